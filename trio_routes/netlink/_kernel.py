@@ -1,0 +1,94 @@
+"""What a pt needs of a kernel: the joint between trio_routes and Linux, or a test's fake of it.
+
+`LinuxKernel` is the real one, in the caller's or in a named network namespace;
+`trio_routes.testing.FakeKernel` is the other. A pt talks to nothing else: it opens one netlink
+socket here, resolves names here and connects here, so a whole application can run against a
+fake without a socket and without wall time.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address
+from typing import Protocol, TypeAlias
+
+import trio
+
+IPAddress: TypeAlias = IPv4Address | IPv6Address
+
+
+class NetlinkSocket(Protocol):
+    """A non-blocking rtnetlink socket, subscribed to nothing until `join` is called."""
+
+    @property
+    def port(self) -> int:
+        """Our port id, as the kernel assigned it; never 0."""
+        ...
+
+    @property
+    def netns_cookie(self) -> int | None:
+        """SO_NETNS_COOKIE of the socket's network namespace; None where the kernel has none (before 5.14)."""
+        ...
+
+    @property
+    def receive_buffer(self) -> int:
+        """Bytes of receive buffer that were granted (SO_RCVBUF as the kernel reports it)."""
+        ...
+
+    def join(self, group: int) -> None:
+        """Subscribe to one multicast group (an RTNLGRP_* number). Raises OSError where the kernel refuses."""
+        ...
+
+    def send(self, data: bytes) -> None:
+        """Send one request. Raises OSError."""
+        ...
+
+    def receive_into(self, buffer: bytearray) -> tuple[int, bool, int]:
+        """Read one datagram: (length in bytes, whether it was truncated, the sender's port id; 0 is the kernel).
+
+        Raises:
+          BlockingIOError: Nothing is waiting.
+          OSError: ENOBUFS when the kernel had to drop notifications.
+        """
+        ...
+
+    async def wait_readable(self) -> None:
+        """Return once something may be waiting. A checkpoint."""
+        ...
+
+    def close(self) -> None:
+        """Close the socket; later calls do nothing."""
+        ...
+
+
+class Kernel(Protocol):
+    """Where a pt gets its netlink socket, its names and its connections from."""
+
+    def open_netlink(self) -> NetlinkSocket:
+        """Open a netlink socket. Raises OSError where there is none or it is refused."""
+        ...
+
+    async def resolve(self, host: str, port: int) -> list[IPAddress]:
+        """Look a name up, preferred addresses first (RFC 6724). A checkpoint. Raises OSError (socket.gaierror)."""
+        ...
+
+    async def connect_tcp(
+        self,
+        address: IPAddress,
+        port: int,
+        *,
+        local_address: IPAddress | None = None,
+        device: str | None = None,
+        mark: int = 0,
+    ) -> trio.abc.HalfCloseableStream:
+        """Make one TCP connection from this kernel's namespace. A checkpoint; cancelling closes the socket.
+
+        Raises:
+          OSError: The connection failed. PermissionError for `mark` without CAP_NET_ADMIN or CAP_NET_RAW.
+        """
+        ...
+
+    async def listen_tcp(
+        self, port: int, *, host: str | None = None, backlog: int | None = None
+    ) -> list[trio.SocketListener]:
+        """Listen on a port in this kernel's namespace, as `trio.open_tcp_listeners` does. A checkpoint."""
+        ...
