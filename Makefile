@@ -1,0 +1,87 @@
+# make demo   the thing itself, in network namespaces of its own
+# make test   the whole test suite
+# make check  formatting, linters and both type checkers
+# make bench  how fast, against other ways to do the same
+# make clean  everything that the above made
+#
+# Each target sets up what it needs in .venv and reuses it while pyproject.toml and constraints.txt stand.
+# ARGS="..." goes on to what runs: make test ARGS="-m netns -x".
+
+.PHONY: help demo test check bench clean
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+VENV := .venv
+PY := $(VENV)/bin/python
+SOURCES := trio_routes tests examples benchmarks
+INPUTS := pyproject.toml constraints.txt
+PIP := $(PY) -m pip --disable-pip-version-check install --quiet --progress-bar off -c constraints.txt
+# pyright's wrapper would otherwise ask the registry for a newer version on every run.
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
+
+# Three set-ups, each with all of the one before, so that the demo does not wait for type checkers.
+DEMO := $(VENV)/.ready-demo
+TEST := $(VENV)/.ready-test
+LINT := $(VENV)/.ready-lint
+
+# A recipe, not a rule of its own: a virtualenv whose Python has since been removed must be made anew. The interpreter is
+# PYTHON if given, else the first of the usual names that is new enough.
+define virtualenv
+	@set -eu; \
+	if [ -x $(PY) ] && $(PY) -c 'import pip' 2>/dev/null; then exit 0; fi; \
+	python=; \
+	for candidate in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11); do \
+	  if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$$candidate; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo "trio_routes needs Python 3.11 or newer; found: $$(python3 --version 2>&1 || true)." >&2; \
+	  echo "Install one, or name it: make PYTHON=/path/to/python3 ..." >&2; exit 1; \
+	fi; \
+	if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
+	  echo "$$python has no venv module. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; \
+	fi; \
+	echo "Making $(VENV) with $$("$$python" --version)"; \
+	"$$python" -m venv --clear $(VENV)
+endef
+
+$(DEMO): $(INPUTS)
+	$(virtualenv)
+	@echo "Installing what the demo needs (some 10 seconds, the first time only)"
+	@$(PIP) -e '.[cli]'
+	@touch $(DEMO)
+
+$(TEST): $(INPUTS)
+	$(virtualenv)
+	@echo "Installing what the tests need (some 30 seconds, the first time only)"
+	@$(PIP) -e '.[test]'
+	@touch $(DEMO) $(TEST)
+
+$(LINT): $(INPUTS)
+	$(virtualenv)
+	@echo "Installing the linters and type checkers (about a minute, the first time only)"
+	@$(PIP) -e '.[lint]'
+	@touch $(DEMO) $(TEST) $(LINT)
+
+demo: $(DEMO)
+	@$(VENV)/bin/trio-routes demo $(ARGS)
+
+test: $(TEST)
+	@$(PY) -m pytest $(ARGS)
+
+check: $(LINT)
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m flake8 $(SOURCES)
+	$(PY) -m mypy $(SOURCES)
+	$(VENV)/bin/pyright
+	$(VENV)/bin/pyright --verifytypes trio_routes --ignoreexternal
+
+bench: $(TEST)
+	@$(PY) -m benchmarks.run $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist benchmarks/build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find trio_routes tests examples benchmarks .ci -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,64 @@
+"""Arguments that several commands take, and the errors they end with.
+
+The converters are for ``add_argument(type=...)``: argparse shows an ``ArgumentTypeError``'s text to the user as it is, while it
+turns a bare ValueError into "invalid ip_address value", which does not say what is wrong.
+"""
+
+import argparse
+import ipaddress
+import math
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+
+class CommandFailedError(Exception):
+    """A command cannot do what was asked; its text goes to stderr and the exit status is ``ExitStatus.FAILED``."""
+
+
+def ip_address(text: str) -> IPv4Address | IPv6Address:
+    """Read an address, of either family."""
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an IPv4 or IPv6 address") from None
+
+
+def ip_prefix(text: str) -> IPv4Network | IPv6Network:
+    """Read a prefix such as ``192.0.2.0/24``; an address alone is its own /32 or /128, as for ``ip route``."""
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def unsigned32(text: str) -> int:
+    """Read a 32-bit number, decimal or with ``0x``: a firewall mark, a table, a uid."""
+    try:
+        number = int(text, 0)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not 0 <= number < 2**32:
+        raise argparse.ArgumentTypeError(f"{text} is not within 0 and 2^32-1")
+    return number
+
+
+def seconds(text: str) -> float:
+    """Read a duration in seconds, finite and not negative."""
+    try:
+        number = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
+    if not (math.isfinite(number) and number >= 0):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number of seconds, 0 or more")
+    return number
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add ``--json``: ``arguments.json`` is True if the output shall be one JSON object a line."""
+    parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
+
+
+def add_family(parser: argparse.ArgumentParser) -> None:
+    """Add ``-4`` and ``-6``: ``arguments.family`` is 4, 6 or None for both."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("-4", dest="family", action="store_const", const=4, help="IPv4 only")
+    group.add_argument("-6", dest="family", action="store_const", const=6, help="IPv6 only")
