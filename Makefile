@@ -15,7 +15,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 SOURCES := trio_routes tests examples benchmarks
 INPUTS := pyproject.toml constraints.txt
-PIP := $(PY) -m pip --disable-pip-version-check install --quiet --progress-bar off -c constraints.txt
+PIP := $(PY) -m pip --disable-pip-version-check install --quiet --quiet --progress-bar off -c constraints.txt
 # pyright's wrapper would otherwise ask the registry for a newer version on every run.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 

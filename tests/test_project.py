@@ -1,5 +1,6 @@
 """The project as it is built and started: metadata, pins, the command line's plumbing, the benchmarks' table, CI's judge."""
 
+import argparse
 import importlib
 import importlib.metadata
 import json
@@ -150,8 +151,14 @@ def install_(monkeypatch: pytest.MonkeyPatch) -> InstallCommand:
 
     def install(body: Callable[[], int]) -> None:
         module = types.ModuleType("stub_command")
-        module.add_arguments = lambda parser: parser.add_argument("--at", type=_arguments.ip_address)  # type: ignore[attr-defined] # pyright: ignore
-        module.run = lambda arguments: body()  # type: ignore[attr-defined] # pyright: ignore
+
+        def add_arguments(parser: argparse.ArgumentParser) -> None:
+            parser.add_argument("--at", type=_arguments.ip_address)
+
+        def run(_arguments: argparse.Namespace) -> int:
+            return body()
+
+        vars(module).update(add_arguments=add_arguments, run=run)
         monkeypatch.setitem(sys.modules, "stub_command", module)
         monkeypatch.setattr(_main, "COMMANDS", (_main.Entry("stub", "stub_command", "for the tests"),))
 
@@ -197,7 +204,9 @@ def test_a_foreseen_failure_is_one_line_on_stderr(
     assert capsys.readouterr() == ("", "trio-routes stub: no such table: 7\n")
 
 
-@pytest.mark.parametrize("error", [RuntimeError("bug"), BaseExceptionGroup("both", [KeyboardInterrupt(), RuntimeError("bug")])])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("bug"), BaseExceptionGroup("both", [KeyboardInterrupt(), RuntimeError("bug")])]
+)
 def test_a_bug_keeps_its_traceback(error: BaseException, install: InstallCommand) -> None:
     install(raising(error))
     with pytest.raises(type(error)) as raised:
@@ -241,7 +250,9 @@ def test_a_reader_that_goes_away_is_no_error(flush: bool) -> None:
         assert process.wait(timeout=30) == ExitStatus.BROKEN_PIPE
 
 
-def test_a_broken_pipe_that_is_not_our_output_is_a_failure(install: InstallCommand, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_broken_pipe_that_is_not_our_output_is_a_failure(
+    install: InstallCommand, capfd: pytest.CaptureFixture[str]
+) -> None:
     install(raising(BrokenPipeError(32, "Broken pipe")))
     assert main(["stub"]) == ExitStatus.FAILED
     assert "Broken pipe" in capfd.readouterr().err
@@ -308,7 +319,11 @@ def test_ci_accepts_only_a_kernel_ring_that_was_run_whole(
         (tmp_path / f"{name}.py").write_text(text)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = netns\n")
     ledger = tmp_path / "ledger.json"
-    environment = os.environ | {"LEDGER_FILE": str(ledger), "PYTHONPATH": str(ROOT / ".ci"), "PYTEST_ADDOPTS": "-p ledger"}
+    environment = os.environ | {
+        "LEDGER_FILE": str(ledger),
+        "PYTHONPATH": str(ROOT / ".ci"),
+        "PYTEST_ADDOPTS": "-p ledger",
+    }
     subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
         cwd=tmp_path,

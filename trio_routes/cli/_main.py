@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = command.run(arguments)
         # Here, where a reader that went away can still be dealt with; at exit it would be a traceback.
         sys.stdout.flush()
-    except BaseException as error:
+    except (Exception, KeyboardInterrupt, BaseExceptionGroup) as error:
         ending = _ending(error)
         if ending is None:
             raise
