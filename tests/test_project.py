@@ -155,7 +155,7 @@ def install_(monkeypatch: pytest.MonkeyPatch) -> InstallCommand:
         def add_arguments(parser: argparse.ArgumentParser) -> None:
             parser.add_argument("--at", type=_arguments.ip_address)
 
-        def run(_arguments: argparse.Namespace) -> int:
+        def run(_namespace: argparse.Namespace) -> int:
             return body()
 
         vars(module).update(add_arguments=add_arguments, run=run)
