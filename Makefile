@@ -8,6 +8,7 @@
 # ARGS="..." goes on to what runs: make test ARGS="-m netns -x".
 
 .PHONY: help demo test check bench clean
+.PHONY: check-format check-lint check-async check-mypy check-pyright check-public-types
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
@@ -71,12 +72,25 @@ demo: $(DEMO)
 test: $(TEST)
 	@$(PY) -m pytest $(ARGS)
 
-check: $(LINT)
+# One target for each tool, so that `make -k check` shows all that they find.
+check: check-format check-lint check-async check-mypy check-pyright check-public-types
+
+check-format: $(LINT)
 	$(PY) -m ruff format --check .
+
+check-lint: $(LINT)
 	$(PY) -m ruff check .
+
+check-async: $(LINT)
 	$(PY) -m flake8 $(SOURCES)
+
+check-mypy: $(LINT)
 	$(PY) -m mypy $(SOURCES)
+
+check-pyright: $(LINT)
 	$(VENV)/bin/pyright
+
+check-public-types: $(LINT)
 	$(VENV)/bin/pyright --verifytypes trio_routes --ignoreexternal
 
 bench: $(TEST)
