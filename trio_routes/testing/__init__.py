@@ -1,0 +1,11 @@
+"""For tests of applications that use trio_routes, and for its own."""
+
+from ._lab import Lab as Lab
+from ._lab_host import Host as Host
+from ._lab_links import Link as Link
+from ._lab_links import Network as Network
+from ._lab_privileges import LabUnavailable as LabUnavailable
+from ._lab_privileges import become_lab_root as become_lab_root
+from ._lab_routes import Hop as Hop
+from ._lab_topologies import TwoUplinks as TwoUplinks
+from ._processes import LabProcess as LabProcess

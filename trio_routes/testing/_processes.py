@@ -1,0 +1,146 @@
+"""Processes in a namespace that end with their owner, their own children included, whatever happens.
+
+Two prefixes from util-linux do it. ``setpriv --pdeathsig KILL`` has the kernel kill the next program when
+the thread that started it ends (PR_SET_PDEATHSIG, prctl(2)), which covers our own death by SIGKILL. That would leave
+grandchildren in sessions of their own, and they would hold the namespace; so the program is also the first process of a PID
+namespace (``unshare --pid --fork --kill-child``), which takes all of them along. Together 1.8 ms a start.
+
+"The thread that started it": Trio's idle workers end after 10 s, and their processes would go with them. So it is started in
+the Trio thread, which costs that thread about 1 ms.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import trio
+
+from ._namespaces import Namespace
+
+_PREFIX = ("setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child=KILL", "--")
+
+
+class LabProcess:
+    """A running program in a host.
+
+    Attributes:
+      argv: The program and its arguments.
+      stdout: A ``trio.abc.ReceiveStream`` if it was started with ``stdout=subprocess.PIPE``, else None.
+      stderr: Likewise.
+    """
+
+    def __init__(
+        self, argv: Sequence[str], namespace: Namespace, stdin: int | None, stdout: int | None, stderr: int | None
+    ) -> None:
+        self.argv = tuple(argv)
+        _require(self.argv)
+        with namespace.entered():
+            self._popen = subprocess.Popen([*_PREFIX, *self.argv], stdin=stdin, stdout=stdout, stderr=stderr, bufsize=0)
+        self._pidfd = os.pidfd_open(self._popen.pid)
+        self.stdin, self.stdout, self.stderr = (
+            None if pipe is None else trio.lowlevel.FdStream(os.dup(pipe.fileno()))
+            for pipe in (self._popen.stdin, self._popen.stdout, self._popen.stderr)
+        )
+        for pipe in (self._popen.stdin, self._popen.stdout, self._popen.stderr):
+            if pipe is not None:
+                pipe.close()
+
+    def __repr__(self) -> str:
+        return f"<LabProcess {' '.join(self.argv)}>"
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status, negative for a signal, or None while the program runs."""
+        return self._popen.poll()
+
+    async def wait(self) -> int:
+        """Wait for the program's end and return its exit status."""
+        while self._popen.poll() is None:
+            await trio.lowlevel.wait_readable(self._pidfd)
+        await trio.lowlevel.checkpoint()
+        return self._popen.returncode
+
+    def terminate(self) -> None:
+        """Ask the program to end (SIGTERM).
+
+        As the first process of its PID namespace it does not receive signals that it has no handler for
+        (pid_namespaces(7)): what has none needs ``kill()``.
+        """
+        # Not to our own child: that is unshare(1), which ignores SIGTERM and passes nothing on.
+        for pid in _children(self._popen.pid):
+            os.kill(pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the program and all that it started (SIGKILL)."""
+        self._popen.kill()
+
+    def close(self) -> None:
+        """Kill what still runs, collect its status, close the pipes. Blocks for a millisecond or two."""
+        self._popen.kill()
+        self._popen.wait()
+        for stream in (self.stdin, self.stdout, self.stderr):
+            if stream is not None:
+                stream.close()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+def _require(argv: Sequence[str]) -> None:
+    # Otherwise unshare(1) would start and end with 127, which looks like the program's own failure.
+    if not argv:
+        raise ValueError("there is no command to run")
+    for program in ("setpriv", "unshare", argv[0]):
+        if shutil.which(program) is None:
+            cure = " (it is part of util-linux)" if program in _PREFIX else ""
+            raise FileNotFoundError(f"there is no program {program!r}{cure}")
+
+
+async def run_process(argv: Sequence[str], namespace: Namespace, stdin: bytes) -> str:
+    """Run a program to its end and return what it wrote to stdout; killed if cancelled.
+
+    Raises:
+      subprocess.CalledProcessError: Its exit status is not 0. A note has what it wrote to stderr.
+    """
+    process = LabProcess(argv, namespace, subprocess.PIPE, subprocess.PIPE, subprocess.PIPE)
+    output, errors = bytearray(), bytearray()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_feed, process.stdin, stdin)
+            nursery.start_soon(_collect, process.stdout, output)
+            nursery.start_soon(_collect, process.stderr, errors)
+            status = await process.wait()
+    finally:
+        process.close()
+    if status != 0:
+        failure = subprocess.CalledProcessError(status, list(argv), bytes(output), bytes(errors))
+        failure.add_note(errors.decode(errors="replace").strip())
+        raise failure
+    return output.decode()
+
+
+async def _feed(stream: trio.lowlevel.FdStream | None, data: bytes) -> None:
+    assert stream is not None
+    try:
+        await stream.send_all(data)
+    except trio.BrokenResourceError:  # it ended without reading all of it, as programs may
+        pass
+    stream.close()
+
+
+async def _collect(stream: trio.lowlevel.FdStream | None, into: bytearray) -> None:
+    assert stream is not None
+    async for chunk in stream:
+        into += chunk
