@@ -34,11 +34,13 @@ define virtualenv
 	@set -eu; \
 	if [ -x $(PY) ] && $(PY) -c 'import pip' 2>/dev/null; then exit 0; fi; \
 	python=; \
+	tried=; \
 	for candidate in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11); do \
 	  if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$$candidate; break; fi; \
+	  tried="$$tried $$candidate ($$("$$candidate" --version 2>/dev/null || echo not there)),"; \
 	done; \
 	if [ -z "$$python" ]; then \
-	  echo "trio_routes needs Python 3.11 or newer; found: $$(python3 --version 2>&1 || true)." >&2; \
+	  echo "trio_routes needs Python 3.11 or newer. Tried:$${tried%,}." >&2; \
 	  echo "Install one, or name it: make PYTHON=/path/to/python3 ..." >&2; exit 1; \
 	fi; \
 	if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
@@ -90,8 +92,9 @@ check-mypy: $(LINT)
 check-pyright: $(LINT)
 	$(VENV)/bin/pyright
 
+# --verifytypes reads no configuration: it looks for the installed package in the `python` of PATH.
 check-public-types: $(LINT)
-	$(VENV)/bin/pyright --verifytypes trio_routes --ignoreexternal
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" pyright --verifytypes trio_routes --ignoreexternal
 
 bench: $(TEST)
 	@$(PY) -m benchmarks.run $(ARGS)

@@ -32,7 +32,7 @@ def main(wanted: Sequence[str]) -> int:
     known = discover()
     unknown = sorted(set(wanted) - set(known))
     if unknown or not known:
-        print(f"No benchmark {', '.join(unknown)}; there are: {', '.join(known) or 'none'}", file=sys.stderr)
+        print(f"No benchmark {' '.join(unknown) or 'at all'}; there are: {' '.join(known) or 'none'}", file=sys.stderr)
         return 1
     results: list[tuple[str, Sequence[Row]]] = []
     for name in wanted or known:
