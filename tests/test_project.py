@@ -220,16 +220,16 @@ def test_a_missing_extra_is_named_with_its_cure(install: InstallCommand, capsys:
     assert "pip install 'trio-routes[cli]'" in capsys.readouterr().err
 
 
-ENDLESS = """
-import sys, types
+PROGRAM = """
+import sys, time, types
 from trio_routes.cli import _main
+def run(arguments):
+    print("started", flush=True)
+    sys.stdin.read()
+    {body}
+    return 0
 module = types.ModuleType("stub_command")
 module.add_arguments = lambda parser: None
-def run(arguments):
-    for _ in range(100_000):
-        print("a line of output", flush={flush})
-    {end}
-    return 0
 module.run = run
 sys.modules["stub_command"] = module
 _main.COMMANDS = (_main.Entry("stub", "stub_command", ""),)
@@ -237,15 +237,22 @@ sys.exit(_main.main(["stub"]))
 """
 
 
-@pytest.mark.parametrize("flush", [True, False], ids=["line by line", "buffered"])
-def test_a_reader_that_goes_away_is_no_error(flush: bool) -> None:
-    script = ENDLESS.format(flush=flush, end="")
-    with subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None and process.stderr is not None
-        process.stdout.readline()
+def start(body: str) -> subprocess.Popen[str]:
+    """Start a command that prints "started", waits until its stdin ends and then does ``body``."""
+    words = [sys.executable, "-c", PROGRAM.format(body=body)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+
+@pytest.mark.parametrize(
+    "body", ["print('more', flush=True)", "print('more')"], ids=["in the command", "at the final flush"]
+)
+def test_a_reader_that_goes_away_is_no_error(body: str) -> None:
+    with start(body) as process:
+        assert process.stdin and process.stdout and process.stderr
+        assert process.stdout.readline() == "started\n"
         process.stdout.close()
+        process.stdin.close()
         assert process.stderr.read() == ""
         assert process.wait(timeout=30) == ExitStatus.BROKEN_PIPE
 
@@ -259,14 +266,9 @@ def test_a_broken_pipe_that_is_not_our_output_is_a_failure(
 
 
 def test_a_real_sigint_ends_with_130_and_says_nothing() -> None:
-    script = ENDLESS.format(flush=True, end="import time; print('READY', flush=True); time.sleep(30)")
-    with subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None and process.stderr is not None
-        for line in process.stdout:
-            if line == "READY\n":
-                break
+    with start("time.sleep(30)") as process:
+        assert process.stdin and process.stdout and process.stderr
+        assert process.stdout.readline() == "started\n"
         process.send_signal(signal.SIGINT)
         assert process.stderr.read() == ""
         assert process.wait(timeout=30) == ExitStatus.INTERRUPTED
