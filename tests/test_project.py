@@ -240,8 +240,10 @@ sys.exit(_main.main(["stub"]))
 def start(body: str) -> subprocess.Popen[str]:
     """Start a command that prints "started", waits until its stdin ends and then does ``body``."""
     words = [sys.executable, "-c", PROGRAM.format(body=body)]
+    # As users run it: PYTHONUNBUFFERED, which CI systems like to set, would leave nothing for the final flush.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     pipe = subprocess.PIPE
-    return subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment)
 
 
 @pytest.mark.parametrize(
