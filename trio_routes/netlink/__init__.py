@@ -34,6 +34,7 @@ from ._attributes import (
     attribute_u32 as attribute_u32,
     iter_attributes as iter_attributes,
 )
+from ._channel import Channel as Channel, ChannelStatistics as ChannelStatistics, Received as Received
 from ._framing import (
     NLM_F_ACK as NLM_F_ACK,
     NLM_F_ACK_TLVS as NLM_F_ACK_TLVS,
@@ -74,6 +75,7 @@ from ._framing import (
     encode_error as encode_error,
     iter_messages as iter_messages,
 )
+from ._kernel import Kernel as Kernel, NetlinkSocket as NetlinkSocket
 from ._link import (
     ARPHRD_ETHER as ARPHRD_ETHER,
     ARPHRD_LOOPBACK as ARPHRD_LOOPBACK,
@@ -101,6 +103,7 @@ from ._link import (
     decode_link as decode_link,
     encode_link as encode_link,
 )
+from ._linux import LinuxKernel as LinuxKernel, netns_cookie as netns_cookie
 from ._neighbour import (
     NTF_EXT_LEARNED as NTF_EXT_LEARNED,
     NTF_MASTER as NTF_MASTER,
@@ -130,6 +133,7 @@ from ._netconf import (
     decode_netconf as decode_netconf,
     encode_netconf as encode_netconf,
 )
+from ._netns import entered as entered, open_netns as open_netns, setns as setns
 from ._nexthop import (
     NEXTHOP_GRP_TYPE_MPATH as NEXTHOP_GRP_TYPE_MPATH,
     NEXTHOP_GRP_TYPE_RES as NEXTHOP_GRP_TYPE_RES,

@@ -191,7 +191,8 @@ def decode_error(data: Buffer, start: int, end: int) -> ErrorMessage:
     quoted = HEADER_SIZE if header.flags & NLM_F_CAPPED else align(request.length)
     # A request's length was checked by the kernel before it answered; here it may be anything.
     attributes = start + _ERRNO.size + max(quoted, HEADER_SIZE)
-    return _error_message(data, start, header, request, attributes, end)
+    ext_ack, offset = _decode_ext_ack(data, header.flags, attributes, end)
+    return ErrorMessage(_decode_errno(data, start), request, ext_ack, offset)
 
 
 def decode_done(data: Buffer, start: int, end: int) -> ErrorMessage:
@@ -208,7 +209,8 @@ def decode_done(data: Buffer, start: int, end: int) -> ErrorMessage:
         return ErrorMessage(0, header)
     if end - start < _ERRNO.size:
         raise NetlinkDecodeError("the end of a dump is cut off", start)
-    return _error_message(data, start, header, header, start + _ERRNO.size, end)
+    ext_ack, offset = _decode_ext_ack(data, header.flags, start + _ERRNO.size, end)
+    return ErrorMessage(_decode_errno(data, start), header, ext_ack, offset)
 
 
 def encode_error(errno: int, request: Header, ext_ack: str = "", offset: int | None = None) -> tuple[int, bytes]:
@@ -237,17 +239,18 @@ def _header_before(data: Buffer, start: int, end: int) -> Header:
     return Header._make(HEADER.unpack_from(data, start - HEADER_SIZE))
 
 
-def _error_message(
-    data: Buffer, start: int, header: Header, request: Header, attributes: int, end: int
-) -> ErrorMessage:
+def _decode_errno(data: Buffer, start: int) -> int:
     (negative,) = _ERRNO.unpack_from(data, start)
     if negative > 0:
         raise NetlinkDecodeError(f"an error number of {-negative}", start)
-    if not header.flags & NLM_F_ACK_TLVS:
-        return ErrorMessage(-negative, request)
-    found = Attributes(data, attributes, end)
-    offset = found.u32(_NLMSGERR_ATTR_OFFS) if _NLMSGERR_ATTR_OFFS in found else None
-    return ErrorMessage(-negative, request, found.string(_NLMSGERR_ATTR_MSG), offset)
+    return -int(negative)
+
+
+def _decode_ext_ack(data: Buffer, flags: int, start: int, end: int) -> tuple[str, int | None]:
+    if not flags & NLM_F_ACK_TLVS:
+        return "", None
+    found = Attributes(data, start, end)
+    return found.string(_NLMSGERR_ATTR_MSG), found.u32(_NLMSGERR_ATTR_OFFS) if _NLMSGERR_ATTR_OFFS in found else None
 
 
 def _error_attributes(ext_ack: str, offset: int | None) -> bytes:

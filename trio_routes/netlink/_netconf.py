@@ -81,15 +81,15 @@ def decode_netconf(data: Buffer, start: int, end: int) -> NetconfMessage:
 
 
 def encode_netconf(message: NetconfMessage) -> bytes:
-    """Return the payload of a netconf message."""
+    """Return the payload of a netconf message, its attributes in the kernel's own order (inet_netconf_fill_devconf)."""
     switches = (
         (_FORWARDING, message.forwarding),
         (_RP_FILTER, message.rp_filter),
         (_MC_FORWARDING, message.mc_forwarding),
+        (_BC_FORWARDING, message.bc_forwarding),
         (_PROXY_NEIGH, message.proxy_neigh),
         (_IGNORE_ROUTES_WITH_LINKDOWN, message.ignore_routes_with_linkdown),
         (_INPUT, message.input),
-        (_BC_FORWARDING, message.bc_forwarding),
         (_FORCE_FORWARDING, message.force_forwarding),
     )
     told = b"".join(attribute_s32(type, value) for type, value in switches if value is not None)

@@ -116,7 +116,10 @@ def _decode_group(data: Buffer, found: Attributes) -> Iterator[tuple[int, int]]:
 
 
 def encode_nexthop(message: NexthopMessage) -> bytes:
-    """Return the payload of a nexthop message, its attributes in the kernel's own order (nh_fill_node)."""
+    """Return the payload of a nexthop message, its attributes in the kernel's own order (nh_fill_node).
+
+    Left out are a resilient group's timers and what newer kernels say of hardware counters (NHA_OP_FLAGS).
+    """
     header = NEXTHOP_HEADER.pack(message.family, message.scope, message.protocol, message.flags)
     ways = _encode_group(message) if message.group else _encode_single(message)
     return header + attribute_u32(_NHA_ID, message.id) + b"".join(ways)

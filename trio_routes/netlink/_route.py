@@ -286,7 +286,8 @@ def _decode_nexthops(data: Buffer, found: Attributes, family: int, flags: int) -
     if several is not None:
         return tuple(_iter_multipath(data, *several, family))
     if any(type in found for type in (RTA_OIF, RTA_GATEWAY, RTA_VIA, RTA_ENCAP)):
-        return (_decode_hop(data, found, family, found.u32(RTA_OIF), 1, flags & _HOP_FLAGS, 0),)
+        gateway, encap = _decode_way(data, found, family)
+        return (NextHop(found.u32(RTA_OIF), gateway, flags=flags & _HOP_FLAGS, encap=encap),)
     return ()
 
 
@@ -299,19 +300,19 @@ def _iter_multipath(data: Buffer, start: int, end: int, family: int) -> Iterator
         if length < _HOP_HEADER.size or past > end:
             raise NetlinkDecodeError(f"a next hop claims {length} bytes of {end - start}", start)
         found = Attributes(data, start + _HOP_HEADER.size, past)
-        yield _decode_hop(data, found, family, ifindex, hops + 1, flags, found.u32(RTA_FLOW))
+        gateway, encap = _decode_way(data, found, family)
+        yield NextHop(ifindex, gateway, hops + 1, flags, encap, found.u32(RTA_FLOW))
         start += align(length)
 
 
-def _decode_hop(
-    data: Buffer, found: Attributes, family: int, ifindex: int, weight: int, flags: int, flow: int
-) -> NextHop:
+def _decode_way(data: Buffer, found: Attributes, family: int) -> tuple[IPAddress | None, tuple[int, bytes] | None]:
+    """Return what single routes and members of a multipath route have alike: gateway and encapsulation."""
     gateway = found.address(RTA_GATEWAY, family)
     via = found.span(RTA_VIA)
     if gateway is None and via is not None:
         gateway = _decode_via(data, *via)
     encap = (found.u16(RTA_ENCAP_TYPE), found.raw(RTA_ENCAP)) if RTA_ENCAP in found else None
-    return NextHop(ifindex, gateway, weight, flags, encap, flow)
+    return gateway, encap
 
 
 def _decode_via(data: Buffer, start: int, end: int) -> IPAddress | None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import attrs
 
-from ..netlink import RouteBody
-from ._values import Address, IPAddress, Link, Route, Rule
+from ..netlink import IPAddress, NextHop, RouteBody
+from ._values import Address, Link, Route, Rule
 
 
 @attrs.frozen(slots=True)
@@ -68,6 +68,16 @@ class NeighbourChange:
     failed: bool
 
 
+@attrs.frozen(slots=True)
+class GatewayChange:
+    """The set of gateways of one table's default route changed."""
+
+    family: int
+    table: int
+    before: frozenset[NextHop]
+    after: frozenset[NextHop]
+
+
 @attrs.define(slots=True)
 class ChangeBatch:
     """Everything that one applied batch of messages changed, in the order in which it happened.
@@ -77,7 +87,7 @@ class ChangeBatch:
       revived: (family, destination, prefix length) of routes that came to life again without a message of
         their own: members of multipath routes whose link came back.
       everything: True where the batch changed something that may touch any lookup (rules, sysctls).
-      resynced: True where the batch is the difference between the cache and a fresh dump.
+      resynced: Why the tables were read anew, where the batch holds what a fresh dump found; otherwise "".
     """
 
     generation: int = 0
@@ -86,9 +96,10 @@ class ChangeBatch:
     addresses: list[AddressChange] = attrs.field(factory=list[AddressChange])
     rules: list[RuleChange] = attrs.field(factory=list[RuleChange])
     neighbours: list[NeighbourChange] = attrs.field(factory=list[NeighbourChange])
+    gateways: list[GatewayChange] = attrs.field(factory=list[GatewayChange])
     revived: list[tuple[int, int, int]] = attrs.field(factory=list[tuple[int, int, int]])
     everything: bool = False
-    resynced: bool = False
+    resynced: str = ""
 
     def __bool__(self) -> bool:
         return bool(

@@ -110,6 +110,7 @@ class Link:
     arp_type: int = 1
     kind: str = ""
     master: int = 0
+    group: int = 0
     address: bytes = b""
 
     IFF_UP = 0x1
@@ -145,6 +146,7 @@ class Link:
             arp_type=message.arp_type,
             kind=message.kind,
             master=message.master,
+            group=message.group,
             address=message.address,
         )
 
@@ -209,5 +211,4 @@ class Resolution:
             f"via {hop.gateway} on link {hop.ifindex}" if hop.gateway else f"on link {hop.ifindex}" for hop in self.hops
         )
         return f"{self.kind.value} {ways}"
-
-
+        return f"{self.kind.value} {ways}"

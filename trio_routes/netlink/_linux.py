@@ -1,0 +1,228 @@
+"""This machine's kernel: a real netlink socket and real connections, in one network namespace."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterable
+from ipaddress import IPv6Address, ip_address
+
+import trio
+
+from ._kernel import IPAddress
+from ._netns import entered, open_netns
+
+# Names that the socket module lacks or has only from a later Python on; linux/netlink.h, asm-generic/socket.h.
+_SOL_NETLINK = 270
+_NETLINK_ADD_MEMBERSHIP = 1
+_NETLINK_EXT_ACK = 11
+_NETLINK_GET_STRICT_CHK = 12
+_SO_RCVBUFFORCE = 33
+_SO_NETNS_COOKIE = 71
+
+# Holds 20 000 notifications (each is charged 832 bytes); NetworkManager asks for the same.
+RECEIVE_BUFFER = 8 * 1024 * 1024
+
+
+class LinuxNetlinkSocket:
+    """A non-blocking NETLINK_ROUTE socket with strict checking and extended errors."""
+
+    def __init__(self) -> None:
+        # Port id 0 lets the kernel pick one: any number of sockets in a process.
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
+        )
+        try:
+            # Both options are hints to kernels that have them (4.12, 4.20); without them dumps are merely wider.
+            for option in (_NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
+                with contextlib.suppress(OSError):
+                    self._socket.setsockopt(_SOL_NETLINK, option, 1)
+            self._grow_buffer()
+            self._socket.bind((0, 0))
+        except BaseException:
+            self._socket.close()
+            raise
+        self._port: int = self._socket.getsockname()[0]
+
+    def _grow_buffer(self) -> None:
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
+        except PermissionError:  # without CAP_NET_ADMIN the cap net.core.rmem_max holds
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+
+    @property
+    def port(self) -> int:
+        """Our port id, as the kernel assigned it."""
+        return self._port
+
+    @property
+    def netns_cookie(self) -> int | None:
+        """The namespace's cookie, or None on kernels before 5.14."""
+        return netns_cookie(self._socket)
+
+    @property
+    def receive_buffer(self) -> int:
+        """Bytes granted; the kernel doubles what is asked for and reports the double."""
+        return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+
+    def join(self, group: int) -> None:
+        """Subscribe to one multicast group."""
+        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
+
+    def send(self, data: bytes) -> None:
+        """Send one request to the kernel (port id 0)."""
+        self._socket.sendto(data, (0, 0))
+
+    def receive_into(self, buffer: bytearray) -> tuple[int, bool, int]:
+        """Read one datagram; see `NetlinkSocket.receive_into`."""
+        length, _, flags, sender = self._socket.recvmsg_into((buffer,))
+        return length, bool(flags & socket.MSG_TRUNC), sender[0]
+
+    async def wait_readable(self) -> None:
+        """Return once something may be waiting. A checkpoint."""
+        await trio.lowlevel.wait_readable(self._socket)
+
+    def close(self) -> None:
+        """Close the socket."""
+        if self._socket.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._socket)
+            self._socket.close()
+
+
+def netns_cookie(sock: socket.socket) -> int | None:
+    """Return the cookie of the namespace that a socket belongs to; None on kernels before 5.14."""
+    try:
+        raw = sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+    except OSError:
+        return None
+    return int(struct.unpack("=Q", raw)[0])
+
+
+class LinuxKernel:
+    """The running kernel, seen from one network namespace.
+
+    Args:
+      netns: A name, a path or a descriptor; None is the calling thread's own.
+
+    Raises:
+      FileNotFoundError: There is no such namespace.
+    """
+
+    def __init__(self, netns: str | int | None = None) -> None:
+        self._netns = None if netns is None else open_netns(netns)
+
+    def close(self) -> None:
+        """Let go of the namespace; sockets made in it live on."""
+        if self._netns is not None:
+            os.close(self._netns)
+            self._netns = None
+
+    def open_netlink(self) -> LinuxNetlinkSocket:
+        """Open a netlink socket in the namespace. Raises OSError where netlink is missing or refused."""
+        if not hasattr(socket, "AF_NETLINK"):
+            raise OSError(errno.EAFNOSUPPORT, "this system has no netlink")
+        with entered(self._netns):
+            return LinuxNetlinkSocket()
+
+    async def resolve(self, host: str, port: int) -> list[IPAddress]:
+        """Look a name up from inside the namespace. A checkpoint."""
+        netns = self._netns
+        if netns is None:
+            answers = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = [answer[4] for answer in answers]
+        else:
+
+            def there() -> list[_SockAddr]:
+                with entered(netns):
+                    return [answer[4] for answer in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+
+            found = await trio.to_thread.run_sync(there, abandon_on_cancel=True)
+        return list(dict.fromkeys(_addresses(found)))
+
+    async def connect_tcp(
+        self,
+        address: IPAddress,
+        port: int,
+        *,
+        local_address: IPAddress | None = None,
+        device: str | None = None,
+        mark: int = 0,
+    ) -> trio.SocketStream:
+        """Make one TCP connection; see `Kernel.connect_tcp`. A checkpoint."""
+        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+        with entered(self._netns):
+            sock = trio.socket.socket(family, socket.SOCK_STREAM)
+            target = _sockaddr(address, port)
+            bind_to = None if local_address is None else _sockaddr(local_address, 0)
+        try:
+            if device is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode() + b"\0")
+            if mark:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+            if bind_to is not None:
+                await sock.bind(bind_to)
+            await sock.connect(target)
+            return trio.SocketStream(sock)
+        except BaseException:
+            sock.close()
+            raise
+
+    async def listen_tcp(
+        self, port: int, *, host: str | None = None, backlog: int | None = None
+    ) -> list[trio.SocketListener]:
+        """Listen in the namespace, on every address of `host` (None: all, both families). A checkpoint."""
+        if self._netns is None:
+            return await trio.open_tcp_listeners(port, host=host, backlog=backlog)
+        addresses = [ip_address("0.0.0.0"), ip_address("::")] if host is None else await self.resolve(host, port)
+        if host is None:
+            await trio.lowlevel.checkpoint()
+        listeners: list[trio.SocketListener] = []
+        try:
+            for address in addresses:
+                listeners.append(trio.SocketListener(await self._listening(address, port, backlog)))
+        except BaseException:
+            for listener in listeners:
+                listener.socket.close()
+            raise
+        return listeners
+
+    async def _listening(self, address: IPAddress, port: int, backlog: int | None) -> trio.socket.SocketType:
+        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+        with entered(self._netns):
+            sock = trio.socket.socket(family, socket.SOCK_STREAM)
+            here = _sockaddr(address, port)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            await sock.bind(here)
+            sock.listen(0xFFFF if backlog is None else backlog)  # the kernel clamps it to net.core.somaxconn
+            return sock
+        except BaseException:
+            sock.close()
+            raise
+
+
+_SockAddr = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
+
+
+def _addresses(found: Iterable[_SockAddr]) -> Iterable[IPAddress]:
+    for sockaddr in found:
+        text = sockaddr[0]
+        if isinstance(text, str):
+            scope = sockaddr[3] if len(sockaddr) == 4 else 0
+            yield ip_address(f"{text}%{scope}" if scope and "%" not in text else text)
+
+
+def _sockaddr(address: IPAddress, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
+    """Build what connect() and bind() take; a scope is a link's number or its name in the current namespace."""
+    if not isinstance(address, IPv6Address):
+        return str(address), port
+    scope = address.scope_id
+    bare = str(address).partition("%")[0]
+    if scope is None:
+        return bare, port, 0, 0
+    return bare, port, 0, int(scope) if scope.isdigit() else socket.if_nametoindex(scope)
