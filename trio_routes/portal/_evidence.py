@@ -8,6 +8,9 @@ import attrs
 
 from ..netlink._kernel import IPAddress
 
+# A Location of this many characters was cut, and points nowhere; RFC 9110 §4.1 asks for 8000, no login page needs 500.
+MAX_LOCATION = 2048
+
 
 class Trouble(enum.Enum):
     """Why a probe has no answer, or not the whole of one."""
@@ -38,7 +41,7 @@ class Evidence:
       endpoint: The URL that was asked.
       address: The address that gave this answer or this trouble; None where the name did not resolve.
       status: The HTTP status, None without an answer. It counts even where `trouble` cut its body short.
-      location: The Location header as latin-1 text, at most 2048 characters; written by a stranger, never fetched.
+      location: The Location header as latin-1 text, cut at 2048 characters; written by a stranger, never fetched.
       body_bytes: Length of the body as far as it was read, in bytes.
       trouble: What went wrong, None for a whole answer.
       detail: The same for a person to read; "" where nothing did.

@@ -20,13 +20,12 @@ import h11
 import trio
 
 from ._config import Endpoint
-from ._evidence import Trouble
+from ._evidence import MAX_LOCATION, Trouble
 
 MAX_HEADERS = 16 * 1024
 MAX_INFORMATIONAL = 8
 MAX_BODY = 64 * 1024
 MAX_WIRE = 128 * 1024
-MAX_LOCATION = 2048
 EVENTS_PER_CHECKPOINT = 100
 _READ = 16 * 1024
 
@@ -61,6 +60,7 @@ class Exchange:
         factory=lambda: h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEADERS), init=False
     )
     _wire: int = attrs.field(default=0, init=False)
+    _ended: bool = attrs.field(default=False, init=False)
 
     async def ask(self, endpoint: Endpoint) -> None:
         """Send the request and wait for the final answer's headers. A checkpoint.
@@ -121,13 +121,16 @@ class Exchange:
         try:
             return self._h11.next_event()
         except h11.RemoteProtocolError as error:
-            # After the headers the likeliest cause is a body shorter than announced.
-            trouble = Trouble.NOT_HTTP if self.status is None else Trouble.CLOSED
+            if error.error_status_hint == 431:  # how h11 marks its own limit, MAX_HEADERS
+                trouble = Trouble.TOO_MUCH
+            else:
+                trouble = Trouble.CLOSED if self._ended else Trouble.NOT_HTTP
             raise ExchangeError(trouble, str(error)) from error
 
     async def _receive(self) -> None:
         data = await self._stream.receive_some(_READ)
-        if not data and self.status is None:
+        self._ended = not data
+        if self._ended and self.status is None:
             # h11 would say "can't handle event type ConnectionClosed in state SEND_RESPONSE".
             raise ExchangeError(Trouble.CLOSED, "closed without an answer")
         self._wire += len(data)

@@ -29,10 +29,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 import attrs
 
-from ._evidence import Evidence
-
-# A URL that a browser may be pointed at; longer ones are of no use to anyone.
-MAX_URL = 2048
+from ._evidence import MAX_LOCATION, Evidence
 
 
 class PortalKind(enum.Enum):
@@ -118,7 +115,7 @@ def kind_of(evidence: Evidence) -> PortalKind:
 
 def login_url(evidence: Evidence) -> str | None:
     """The login page that a Location header names, as an absolute URL; None where it names none of use."""
-    if not evidence.location:
+    if not evidence.location or len(evidence.location) >= MAX_LOCATION:
         return None
     # Portals put raw UTF-8 and spaces there; what is left of them is ASCII, as RFC 3986 wants it.
     location = quote(evidence.location.encode("latin-1", "replace"), safe=string.punctuation)
@@ -128,7 +125,7 @@ def login_url(evidence: Evidence) -> str | None:
         usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:  # brackets or a port that urllib cannot read
         return None
-    return url if usable and len(url) <= MAX_URL else None
+    return url if usable else None
 
 
 def same_finding(one: PortalState, other: PortalState) -> bool:
