@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Literal
 
 import pytest
 
@@ -19,10 +21,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "netns: needs the namespace lab (root, or a user namespace of one's own)")
     # First of all hooks: a second thread (a debugger's, a plugin's) makes it impossible. pytest-xdist's workers
     # are started later and inherit the rights.
-    try:
+    with suppress(testing.LabUnavailable):  # Lab.unavailable() keeps the reason for the tests that need the lab
         testing.become_lab_root()
-    except testing.LabUnavailable:
-        pass  # Lab.unavailable() has the reason, for those tests that need the lab
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -50,7 +50,6 @@ async def lab() -> AsyncIterator[testing.Lab]:
 
 
 @pytest.fixture(params=[4, 6], ids=["IPv4", "IPv6"])
-def family(request: pytest.FixtureRequest) -> int:
+def family(request: pytest.FixtureRequest) -> Literal[4, 6]:
     """Run the test once for each family."""
-    assert isinstance(request.param, int)
-    return request.param
+    return 6 if request.param == 6 else 4

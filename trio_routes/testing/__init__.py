@@ -6,6 +6,6 @@ from ._lab_links import Link as Link
 from ._lab_links import Network as Network
 from ._lab_privileges import LabUnavailable as LabUnavailable
 from ._lab_privileges import become_lab_root as become_lab_root
-from ._lab_routes import Hop as Hop
+from ._lab_routes import Hop as Hop, RouteType as RouteType, RuleAction as RuleAction
 from ._lab_topologies import TwoUplinks as TwoUplinks
 from ._processes import LabProcess as LabProcess

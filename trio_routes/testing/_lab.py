@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from types import TracebackType
+from typing import Self
 
 import trio
 
-from . import _lab_privileges, _lab_topologies
 from ._lab_follow import follow_tasks, workers_follow
 from ._lab_host import Host
 from ._lab_iproute import Configurator
 from ._lab_links import Network, Wires
+from ._lab_privileges import LabUnavailable, unavailable
+from ._lab_topologies import TwoUplinks, two_uplinks
 from ._namespaces import Namespace
 
 
 class Lab:
-    """A namespace lab::
+    """A namespace lab.
+
+    To be used like this::
 
         async with testing.Lab() as lab:
             device, server = lab.host("device"), lab.host("server")
@@ -38,14 +42,14 @@ class Lab:
         self._networks: dict[str, Network] = {}
         self._wires: Wires | None = None
         self._used = False
-        self._exit = ExitStack()
+        self._exit = AsyncExitStack()
 
     @staticmethod
     def unavailable() -> str | None:
         """Say why this process cannot have a lab, in one line with the cure, or None if it can."""
-        return _lab_privileges.unavailable()
+        return unavailable()
 
-    async def __aenter__(self) -> Lab:
+    async def __aenter__(self) -> Self:
         """Open the lab, empty.
 
         Raises:
@@ -54,12 +58,12 @@ class Lab:
         """
         reason = self.unavailable()
         if reason is not None:
-            raise _lab_privileges.LabUnavailable(reason)
+            raise LabUnavailable(reason)
         if self._used:
             raise RuntimeError("a Lab is used once: make another one")
         self._used = True
         await trio.lowlevel.checkpoint()
-        with ExitStack() as on_failure:
+        async with AsyncExitStack() as on_failure:
             follow_tasks()
             workers_follow.hold()
             on_failure.callback(workers_follow.release)
@@ -72,8 +76,7 @@ class Lab:
     ) -> None:
         """Kill what runs in the hosts and let go of all namespaces, cancelled or not."""
         self._wires = None
-        with self._exit:
-            pass
+        await self._exit.aclose()
         if exc is None:
             await trio.lowlevel.checkpoint()
         else:
@@ -89,7 +92,7 @@ class Lab:
         if name in self._hosts:
             raise ValueError(f"the lab has a host {name!r} already")
         host = Host(name)
-        self._exit.callback(host.close)
+        self._exit.push_async_callback(host.aclose)
         self._hosts[name] = host
         return host
 
@@ -108,7 +111,7 @@ class Lab:
 
     def two_uplinks(
         self, *, nat: bool = True, lte_metric: int | None = None, spare_gateway: bool = False
-    ) -> _lab_topologies.TwoUplinks:
+    ) -> TwoUplinks:
         """Build a device with two uplinks and a neighbour, and a server behind both; see ``TwoUplinks``.
 
         Args:
@@ -116,7 +119,7 @@ class Lab:
           lte_metric: The metric of a second default route, by the LTE link; None for no such route.
           spare_gateway: Whether there is a second router on the Wi-Fi, at 10.0.1.254 and 2001:db8:1::fe.
         """
-        return _lab_topologies.two_uplinks(self, nat=nat, lte_metric=lte_metric, spare_gateway=spare_gateway)
+        return two_uplinks(self, nat=nat, lte_metric=lte_metric, spare_gateway=spare_gateway)
 
     def _opened(self) -> Wires:
         if self._wires is None:
@@ -126,7 +129,7 @@ class Lab:
         return self._wires
 
 
-def _new_wires(exit_stack: ExitStack) -> Wires:
+def _new_wires(exit_stack: AsyncExitStack) -> Wires:
     namespace = Namespace.new()
     exit_stack.callback(namespace.close)
     with namespace.entered():

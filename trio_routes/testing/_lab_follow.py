@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextvars
 import functools
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from typing import ParamSpec, Protocol, TypeVar, cast
 
@@ -64,7 +64,7 @@ def follow_tasks() -> _Follow:
     """Have this run's thread follow its tasks from now on, and return the instrument that does it.
 
     It stays until the run ends: a task that outlives its lab must not fall, in mid-work, into the machine's
-    real network. (A task's context keeps the namespace alive.)
+    real network.
     """
     try:
         return _follow.get()
@@ -76,13 +76,15 @@ def follow_tasks() -> _Follow:
 
 
 @contextmanager
-def inside(namespace: Namespace) -> Iterator[None]:
+def inside(namespace: Namespace) -> Generator[None]:
     """Have the current task, and the tasks that it starts meanwhile, in ``namespace``."""
     instrument = follow_tasks()
     before = _where.get()
-    token = _where.set(namespace)
+    # A hold of its own: tasks started in the block may outlive the lab. It closes itself when no task's context has it.
+    there = namespace.duplicate()
+    token = _where.set(there)
     try:
-        instrument.move(namespace)
+        instrument.move(there)
         yield
     finally:
         _where.reset(token)
@@ -100,32 +102,26 @@ class _RunSync(Protocol):
     ) -> Awaitable[T]: ...
 
 
-class _WorkersFollow:
-    """Installs and removes the replacement; labs of several threads may hold it at once."""
+class _Replacement:
+    """One replacement of ``trio.to_thread.run_sync``, for a time in which labs are open.
+
+    A new one each time, around whatever it finds: somebody else's replacement may have been put around an old one
+    of ours, which then stays where it is and passes everything through.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._labs = 0
-        self._home: Namespace | None = None
+        self._home: Namespace | None = Namespace.of_this_thread()
         self._original = cast(_RunSync, trio.to_thread.run_sync)
+        self._install(self.run_sync)
 
-    def hold(self) -> None:
-        with self._lock:
-            self._labs += 1
-            if self._labs == 1:
-                self._home = Namespace.of_this_thread()
-                self._original = cast(_RunSync, trio.to_thread.run_sync)
-                # setattr, because type checkers rightly forbid to assign to another module's function.
-                setattr(trio.to_thread, "run_sync", self.run_sync)  # noqa: B010
+    def remove(self) -> None:
+        self._home = None  # closed with the last job that still needs it
+        if trio.to_thread.run_sync == self.run_sync:
+            self._install(self._original)
 
-    def release(self) -> None:
-        with self._lock:
-            self._labs -= 1
-            # Where somebody else has replaced it since, theirs stays and ours lives on beneath it, doing nothing.
-            if self._labs == 0:
-                self._home = None  # closed with the last job that still needs it
-                if trio.to_thread.run_sync == self.run_sync:
-                    setattr(trio.to_thread, "run_sync", self._original)  # noqa: B010
+    def _install(self, run_sync: _RunSync) -> None:
+        # setattr, because type checkers rightly forbid to assign to another module's function.
+        setattr(trio.to_thread, "run_sync", run_sync)  # noqa: B010
 
     async def run_sync(
         self,
@@ -141,6 +137,28 @@ class _WorkersFollow:
         return await self._original(
             function, *args, thread_name=thread_name, abandon_on_cancel=abandon_on_cancel, limiter=limiter
         )
+
+
+class _WorkersFollow:
+    """Counts the open labs, of all threads, and keeps the replacement while there are any."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._labs = 0
+        self._replacement: _Replacement | None = None
+
+    def hold(self) -> None:
+        with self._lock:
+            if self._replacement is None:
+                self._replacement = _Replacement()
+            self._labs += 1
+
+    def release(self) -> None:
+        with self._lock:
+            self._labs -= 1
+            if self._labs == 0 and self._replacement is not None:
+                self._replacement.remove()
+                self._replacement = None
 
 
 def _there(function: Callable[P, T], there: Namespace, home: Namespace) -> Callable[P, T]:

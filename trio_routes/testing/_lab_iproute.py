@@ -3,8 +3,8 @@
 pyroute2's objects stop here. What has to be known of it:
 
 - An ``IPRoute()`` used from another thread than its maker's opens, silently, a second socket in *that*
-  thread's namespace: as root that is the real machine. Given a socket, it raises RuntimeError instead. (The
-  socket must be SOCK_DGRAM; SOCK_RAW is a ValueError.)
+  thread's namespace: as root that is the real machine. Given a socket it recurses to death instead, so the
+  thread is checked here. (The socket must be SOCK_DGRAM; SOCK_RAW is a ValueError.)
 - ``IPRoute(netns=...)`` and ``NetNS`` fork a process each, 9 ms; a socket made inside the namespace needs none.
 - Each request is a blocking call of 0.3 to 0.9 ms, which is fine in the Trio thread of a test.
 - It never passes on the kernel's own explanation: its error's text is that of the number.
@@ -12,10 +12,15 @@ pyroute2's objects stop here. What has to be known of it:
 
 from __future__ import annotations
 
+import errno
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import sys
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Protocol, cast
+
+import trio
 
 from .._errors import KernelRefusedError
 from ._namespaces import Namespace
@@ -57,18 +62,6 @@ class _NFTables(Protocol):
     def close(self) -> None: ...
 
 
-@contextmanager
-def _refusals(request: str) -> Iterator[None]:
-    """Turn pyroute2's error into ours, which is an OSError and says what was asked."""
-    from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-untyped]  # pyroute2 has no types
-
-    try:
-        yield
-    except NetlinkError as error:
-        number = cast(int, error.code)
-        raise KernelRefusedError(number, request) from error
-
-
 class Configurator:
     """Changes one namespace; to be used in the thread that made it."""
 
@@ -76,6 +69,8 @@ class Configurator:
         from pyroute2 import IPRoute  # type: ignore[import-untyped]  # pyroute2 has no types
 
         self._namespace = namespace
+        self._thread = threading.get_ident()
+        self._closed = False
         with ExitStack() as on_failure:
             with namespace.entered():
                 self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, 0)
@@ -83,8 +78,24 @@ class Configurator:
                 self._iproute = cast(_IPRoute, IPRoute(use_socket=self._socket))
             on_failure.pop_all()
 
+    @contextmanager
+    def _asking(self, request: str) -> Generator[None]:
+        """Turn pyroute2's error into ours, which is an OSError and says what was asked."""
+        from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-untyped]  # pyroute2 has no types
+
+        if self._closed:
+            raise trio.ClosedResourceError(f"the {request} was asked for after its lab was closed")
+        if threading.get_ident() != self._thread:
+            raise RuntimeError(f"the {request} was asked for in another thread than that which opened the lab")
+        try:
+            yield
+        except NetlinkError as error:
+            number = cast(int, error.code)
+            raise KernelRefusedError(number, request) from error
+
     def close(self) -> None:
         """Close the sockets."""
+        self._closed = True
         self._iproute.close()
         self._socket.close()
 
@@ -95,19 +106,26 @@ class Configurator:
           OSError: There is none.
         """
         with self._namespace.entered():
-            return socket.if_nametoindex(name)
+            try:
+                return socket.if_nametoindex(name)
+            except OSError:  # whose text has neither the name nor an error number
+                raise OSError(errno.ENODEV, f"there is no link {name!r}") from None
 
     def add_bridge(self, name: str) -> int:
         """Make a bridge that forwards at once and sends nothing of its own; return its index."""
-        with _refusals(f"bridge {name}"):
+        with self._asking(f"bridge {name}"):
             self._iproute.link("add", ifname=name, kind="bridge", br_mcast_snooping=0, br_forward_delay=0)
         index = self.index_of(name)
         self.set_link_state(index, up=True)
         return index
 
     def add_cable(self, port: str, bridge: int, name: str, namespace: Namespace) -> int:
-        """Make a veth pair: ``port`` here, up and on ``bridge``; ``name`` in ``namespace``, down. Return the port's index."""
-        with _refusals(f"link {name}"):
+        """Make a veth pair: ``port`` here, up and on ``bridge``; ``name`` in ``namespace``, down.
+
+        Returns:
+          The port's index.
+        """
+        with self._asking(f"link {name}"):
             peer = {"ifname": name, "net_ns_fd": namespace.fileno()}
             self._iproute.link("add", ifname=port, kind="veth", peer=peer)
             index = self.index_of(port)
@@ -116,28 +134,28 @@ class Configurator:
 
     def set_link_state(self, index: int, *, up: bool) -> None:
         """Set a link up or down."""
-        with _refusals(f"change of link {index} to {'up' if up else 'down'}"):
+        with self._asking(f"change of link {index} to {'up' if up else 'down'}"):
             self._iproute.link("set", index=index, state="up" if up else "down")
 
     def delete_link(self, index: int) -> None:
         """Delete a link; a veth's other end goes with it."""
-        with _refusals(f"deletion of link {index}"):
+        with self._asking(f"deletion of link {index}"):
             self._iproute.link("del", index=index)
 
     def address(self, command: str, index: int, address: str, prefix_length: int) -> None:
         """Add or delete ("add", "del") an address."""
         flags = {"flags": _IFA_F_NODAD} if command == "add" and ":" in address else {}
-        with _refusals(f"address {address}/{prefix_length} ({command}) of link {index}"):
+        with self._asking(f"address {address}/{prefix_length} ({command}) of link {index}"):
             self._iproute.addr(command, index=index, address=address, prefixlen=prefix_length, **flags)
 
     def route(self, command: str, fields: Mapping[str, object]) -> None:
         """Add, replace or delete ("add", "replace", "del") a route, in pyroute2's names."""
-        with _refusals(f"route ({command}) {_in_words(fields)}"):
+        with self._asking(f"route ({command}) {_in_words(fields)}"):
             self._iproute.route(command, **fields)
 
     def rule(self, command: str, fields: Mapping[str, object]) -> None:
         """Add or delete ("add", "del") a routing policy rule, in pyroute2's names."""
-        with _refusals(f"rule ({command}) {_in_words(fields)}"):
+        with self._asking(f"rule ({command}) {_in_words(fields)}"):
             self._iproute.rule(command, **fields)
 
     def masquerade(self, index: int) -> None:
@@ -149,7 +167,7 @@ class Configurator:
             with self._namespace.entered():
                 nft = cast(_NFTables, NFTables(nfgen_family=family))
             try:
-                with _refusals("masquerade (nftables with NAT)"):
+                with self._asking("masquerade (nftables with NAT)"):
                     _masquerade(nft, f"masquerade-{index}", index)
             finally:
                 nft.close()
@@ -172,14 +190,8 @@ def _masquerade(nft: _NFTables, table: str, index: int) -> None:
 def _leaving_by(index: int) -> Iterator[object]:
     # The kernel keeps an interface index in host byte order in its registers.
     yield from _expression("meta", key=_NFT_META_OIF, dreg=_NFT_REG_1)
-    wanted = {"attrs": [("NFTA_DATA_VALUE", index.to_bytes(4, _byte_order()))]}
+    wanted = {"attrs": [("NFTA_DATA_VALUE", index.to_bytes(4, sys.byteorder))]}
     yield from _expression("cmp", sreg=_NFT_REG_1, op=_NFT_CMP_EQ, data=wanted)
-
-
-def _byte_order() -> str:
-    import sys
-
-    return sys.byteorder
 
 
 def _expression(name: str, **fields: object) -> Sequence[object]:

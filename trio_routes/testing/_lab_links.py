@@ -91,7 +91,7 @@ class Link:
     def carrier(self, on: bool) -> None:
         """Plug the cable in or out: the link stays up and keeps addresses and routes.
 
-        The kernel may tell up to a second later (the linkwatch delay in net/core/link_watch.c): wait for the event, not for a time.
+        The kernel may tell up to a second later (net/core/link_watch.c): wait for the event, not for a time.
         """
         self._alive()
         self.network.wires.configurator.set_link_state(self._port, up=on)

@@ -38,10 +38,11 @@ _IFREQ = struct.Struct("16sh22x")
 
 _BY_HAND = "run it under `unshare --user --map-root-user --net --mount`"
 
-_refused: str | None = None
+# Why become_lab_root() failed, for unavailable(): what the system refused once it refuses always.
+_refusals: list[str] = []
 
 
-class LabUnavailable(Exception):
+class LabUnavailable(Exception):  # noqa: N818  # a state of the system, not a mistake; reads as pytest's "skipped"
     """The process cannot have a namespace lab; the message is one line, the cure included."""
 
 
@@ -54,7 +55,9 @@ def unavailable() -> str | None:
         return "the namespace lab needs Linux"
     if _has_capabilities():
         return None
-    return _refused or (
+    if _refusals:
+        return _refusals[-1]
+    return (
         "making network namespaces needs CAP_NET_ADMIN and CAP_SYS_ADMIN: call testing.become_lab_root() "
         f"before the first thread starts (in pytest_configure), or {_BY_HAND}"
     )
@@ -71,7 +74,6 @@ def become_lab_root() -> None:
     Raises:
       LabUnavailable: The system refuses; the process is as it was. ``Lab.unavailable()`` repeats the reason.
     """
-    global _refused
     if sys.platform != "linux":
         raise LabUnavailable("the namespace lab needs Linux")
     if _has_capabilities():
@@ -81,7 +83,7 @@ def become_lab_root() -> None:
         _try_in_a_child()
         _enter_user_namespace()
     except LabUnavailable as error:
-        _refused = str(error)
+        _refusals.append(str(error))
         raise
 
 
@@ -97,7 +99,8 @@ def _refuse_threads() -> None:
     count = len(os.listdir("/proc/self/task"))
     if count > 1:
         raise LabUnavailable(
-            f"a user namespace cannot be entered with {count} threads running: call become_lab_root() earlier, or {_BY_HAND}"
+            f"a user namespace cannot be entered with {count} threads running: call become_lab_root() earlier, "
+            f"or {_BY_HAND}"
         )
 
 
@@ -173,7 +176,7 @@ def _explain(error: OSError) -> str:
     elif _reads("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1":
         cure = "set the sysctl kernel.apparmor_restrict_unprivileged_userns=0, or run as root"
     else:
-        cure = "run as root with CAP_NET_ADMIN and CAP_SYS_ADMIN; in a container also allow unshare in its seccomp profile"
+        cure = "run as root with CAP_NET_ADMIN and CAP_SYS_ADMIN, in a container with a seccomp profile for unshare()"
     return f"no user namespace for the lab ({error.strerror or error}): {cure}"
 
 

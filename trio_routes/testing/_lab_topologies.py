@@ -93,9 +93,11 @@ def two_uplinks(lab: _Builder, *, nat: bool, lte_metric: int | None, spare_gatew
     eth0 = _plug(device, wired, "eth0", _WIRED, "2")
     _plug(neighbour, wired, "eth0", _WIRED, "9")
     _plug(server, core, "eth0", _CORE, "7")
-    wifi_router = _router(lab, "wifi router", wifi, _WIFI, "1", core, "1", nat)
-    lte_router = _router(lab, "lte router", lte, _LTE, "1", core, "2", nat)
-    spare_router = _router(lab, "spare router", wifi, _WIFI, "fe", core, "3", nat) if spare_gateway else None
+    wifi_router = _router(lab, "wifi router", wifi, core, prefix=_WIFI, at="1", core_at="1", nat=nat)
+    lte_router = _router(lab, "lte router", lte, core, prefix=_LTE, at="1", core_at="2", nat=nat)
+    spare_router = None
+    if spare_gateway:
+        spare_router = _router(lab, "spare router", wifi, core, prefix=_WIFI, at="fe", core_at="3", nat=nat)
     if not nat:
         _add_routes_back(server, lte_router, wifi_router, spare_router)
     for family in _FAMILIES:
@@ -124,11 +126,19 @@ def two_uplinks(lab: _Builder, *, nat: bool, lte_metric: int | None, spare_gatew
 
 
 def _router(
-    lab: _Builder, name: str, lan: Network, lan_prefix: Mapping[int, str], at: str, core: Network, core_at: str, nat: bool
+    lab: _Builder,
+    name: str,
+    lan: Network,
+    core: Network,
+    *,
+    prefix: Mapping[int, str],
+    at: str,
+    core_at: str,
+    nat: bool,
 ) -> Host:
     router = lab.host(name)
     router.forward()
-    _plug(router, lan, "lan0", lan_prefix, at)
+    _plug(router, lan, "lan0", prefix, at)
     uplink = _plug(router, core, "core0", _CORE, core_at)
     if nat:
         router.masquerade(uplink)

@@ -1,12 +1,12 @@
 """Processes in a namespace that end with their owner, their own children included, whatever happens.
 
-Two prefixes from util-linux do it. ``setpriv --pdeathsig KILL`` has the kernel kill the next program when
-the thread that started it ends (PR_SET_PDEATHSIG, prctl(2)), which covers our own death by SIGKILL. That would leave
-grandchildren in sessions of their own, and they would hold the namespace; so the program is also the first process of a PID
-namespace (``unshare --pid --fork --kill-child``), which takes all of them along. Together 1.8 ms a start.
+Two prefixes from util-linux do it. ``setpriv --pdeathsig KILL`` has the kernel kill the next program when the
+thread that started it ends (PR_SET_PDEATHSIG, prctl(2)), which covers our own death by SIGKILL. That would leave
+grandchildren in sessions of their own, and they would hold the namespace; so the program is also the first process
+of a PID namespace (``unshare --pid --fork --kill-child``), which takes all of them along. Together 1.8 ms a start.
 
-"The thread that started it": Trio's idle workers end after 10 s, and their processes would go with them. So it is started in
-the Trio thread, which costs that thread about 1 ms.
+"The thread that started it": Trio's idle workers end after 10 s, and their processes would go with them. So it is
+started in the Trio thread, which costs that thread about 1 ms.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import trio
@@ -79,13 +80,14 @@ class LabProcess:
         """End the program and all that it started (SIGKILL)."""
         self._popen.kill()
 
-    def close(self) -> None:
-        """Kill what still runs, collect its status, close the pipes. Blocks for a millisecond or two."""
+    async def aclose(self) -> None:
+        """Kill what still runs, collect its status, close the pipes: all of it, cancelled or not."""
         self._popen.kill()
-        self._popen.wait()
-        for stream in (self.stdin, self.stdout, self.stderr):
-            if stream is not None:
-                stream.close()
+        with trio.CancelScope(shield=True):
+            await self.wait()
+            for stream in (self.stdin, self.stdout, self.stderr):
+                if stream is not None:
+                    await stream.aclose()
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
@@ -123,7 +125,7 @@ async def run_process(argv: Sequence[str], namespace: Namespace, stdin: bytes) -
             nursery.start_soon(_collect, process.stderr, errors)
             status = await process.wait()
     finally:
-        process.close()
+        await process.aclose()
     if status != 0:
         failure = subprocess.CalledProcessError(status, list(argv), bytes(output), bytes(errors))
         failure.add_note(errors.decode(errors="replace").strip())
@@ -133,11 +135,10 @@ async def run_process(argv: Sequence[str], namespace: Namespace, stdin: bytes) -
 
 async def _feed(stream: trio.lowlevel.FdStream | None, data: bytes) -> None:
     assert stream is not None
-    try:
+    # A program may end without reading all of it.
+    with suppress(trio.BrokenResourceError):
         await stream.send_all(data)
-    except trio.BrokenResourceError:  # it ended without reading all of it, as programs may
-        pass
-    stream.close()
+    await stream.aclose()
 
 
 async def _collect(stream: trio.lowlevel.FdStream | None, into: bytearray) -> None:
