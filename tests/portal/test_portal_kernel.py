@@ -1,0 +1,112 @@
+"""The detector over real sockets: a device, a portal that lets it in after a login, and routes that go."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, closing
+from functools import partial
+
+import pytest
+import trio
+
+from trio_routes._events import Event, PortalChanged
+from trio_routes.netlink._linux import LinuxKernel
+from trio_routes.portal import Endpoint, PortalConfig, PortalKind, PortalState, Trouble
+from trio_routes.portal._detector import Detector
+from trio_routes.portal._probe import probe
+from trio_routes.testing import Host, Lab
+
+pytestmark = pytest.mark.netns
+
+DEVICE = {4: "192.0.2.2", 6: "2001:db8::2"}
+GATEWAY = {4: "192.0.2.1", 6: "2001:db8::1"}
+LENGTH = {4: 24, 6: 64}
+# Behind the gateway, which answers for it as portals do.
+CHECKED = {4: "198.51.100.7", 6: "2001:db8:f::7"}
+
+
+class Portal:
+    """Redirects everybody until `open`, then answers 204; `resets` counts down answers that end in a reset."""
+
+    def __init__(self) -> None:
+        self.open = False
+        self.resets = 0
+        self.served = 0
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        self.served += 1
+        await stream.receive_some()
+        if self.resets:
+            self.resets -= 1
+            stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        elif self.open:
+            await stream.send_all(b"HTTP/1.1 204 No Content\r\n\r\n")
+        else:
+            await stream.send_all(b"HTTP/1.1 302 Found\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n")
+
+
+@asynccontextmanager
+async def captive(lab: Lab, family: int) -> AsyncGenerator[tuple[Host, LinuxKernel, Portal, Endpoint], None]:
+    """Yield a device whose default route leads to a portal, its kernel, the portal, and an endpoint behind it."""
+    device, gateway, wifi = lab.host("device"), lab.host("gateway"), lab.network("wifi")
+    device.plug(wifi, name="wlan0", addresses=[f"{DEVICE[family]}/{LENGTH[family]}"])
+    gateway.plug(wifi, name="lan0", addresses=[f"{GATEWAY[family]}/{LENGTH[family]}"])
+    gateway.plug(lab.network("core"), name="core0", addresses=[f"{CHECKED[family]}/{LENGTH[family]}"])
+    device.add_route("default", via=GATEWAY[family])
+    portal = Portal()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(trio.serve_listeners, portal.serve, gateway.listen(80)))
+        host = f"[{CHECKED[family]}]" if family == 6 else CHECKED[family]
+        with closing(LinuxKernel(device.netns)) as kernel:
+            yield device, kernel, portal, Endpoint(f"http://{host}/generate_204")
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_portal_is_found_a_login_is_noticed_and_a_lost_route_too(lab: Lab, family: int) -> None:
+    send, events = trio.open_memory_channel[PortalState](10)
+
+    def publish(event: Event) -> None:
+        assert isinstance(event, PortalChanged)
+        send.send_nowait(event.state)
+
+    async with captive(lab, family) as (device, kernel, portal, endpoint), trio.open_nursery() as nursery:
+        detector = Detector(kernel, PortalConfig(endpoints=(endpoint,)), publish, lambda: 1)
+        nursery.start_soon(detector.run)
+        with trio.fail_after(10):
+            state = await events.receive()
+            assert (state.kind, state.url) == (PortalKind.PORTAL, endpoint.url.replace("generate_204", "login"))
+
+            portal.open = True
+            await detector.wait_online()
+            assert (await events.receive()).kind is PortalKind.ONLINE
+
+            device.delete_route("default", via=GATEWAY[family])
+            detector.trigger("default route gone")
+            state = await events.receive()
+            assert (state.kind, state.evidence[0].trouble) == (PortalKind.OFFLINE, Trouble.NO_ROUTE)
+
+            device.add_route("default", via=GATEWAY[family])
+            detector.trigger("default route added")
+            assert (await events.receive()).kind is PortalKind.ONLINE
+        asked = portal.served
+        nursery.cancel_scope.cancel()
+    assert asked in {3, 4}  # at the start, one recheck or two until the login was noticed, behind the new route
+
+
+async def test_what_the_kernel_says_of_dead_ends_is_understood(lab: Lab, family: int) -> None:
+    async with captive(lab, family) as (device, kernel, portal, endpoint):
+
+        async def trouble(endpoint: Endpoint = endpoint) -> Trouble | None:
+            with trio.fail_after(5):
+                return (await probe(kernel, endpoint)).trouble
+
+        assert await trouble(Endpoint(endpoint.url.replace("/generate", ":81/generate"))) is Trouble.REFUSED
+        portal.resets = 1
+        assert await trouble() is Trouble.CLOSED
+        assert await trouble() is None
+        for type_ in ("unreachable", "prohibit", "blackhole"):
+            device.add_route(CHECKED[family], type=type_)
+            assert await trouble() is Trouble.NO_ROUTE, type_
+            device.delete_route(CHECKED[family], type=type_)
