@@ -176,25 +176,16 @@ class PortalChanged(Event):
 
 
 @attrs.frozen(kw_only=True)
-class Woke(Event):
-    """The machine slept."""
-
-    slept_seconds: float
-
-
-@attrs.frozen(kw_only=True)
 class Resynced(Event):
-    """The tables were read anew; the differences were published as events before this one."""
+    """Notifications were lost and the tables were read anew; what differed was published as events before this one.
+
+    Attributes:
+      reason: What was lost, in words.
+      differences: How many events that made.
+    """
 
     reason: str
     differences: int
-
-
-@attrs.frozen(kw_only=True)
-class MonitoringChanged(Event):
-    """The kernel is followed, or no longer."""
-
-    monitoring: bool
 
 
 @attrs.frozen(kw_only=True)

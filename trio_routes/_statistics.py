@@ -1,0 +1,50 @@
+"""`pt.statistics()`: counters for operators, as one frozen value."""
+
+from __future__ import annotations
+
+import attrs
+
+
+@attrs.frozen(kw_only=True)
+class Statistics:
+    """What a pt has done since it was opened.
+
+    Attributes:
+      monitoring: Whether the kernel's tables are followed.
+      resyncing: Whether they are being read anew at this moment.
+      generation: Batches that changed something.
+      links: Links known.
+      routes: Routes known, of all tables and both families.
+      receive_buffer: Bytes of netlink receive buffer that the kernel granted; 0 when unmonitored.
+      datagrams: Netlink datagrams read.
+      octets: Their bytes.
+      forged: Datagrams dropped because their sender was not the kernel.
+      overruns: Times that the kernel had to drop notifications.
+      truncated: Datagrams that were larger than the read buffer.
+      undecodable: Messages that broke their framing.
+      resyncs: Times that the tables were read anew after a loss.
+      audits: Times that the cache was compared with a dump.
+      audit_differences: Routes that those found different.
+      repeated_dumps: Dumps that were made again because the tables changed under them.
+      connections: Connections registered now.
+      lost: Connections ended since.
+    """
+
+    monitoring: bool
+    resyncing: bool
+    generation: int
+    links: int
+    routes: int
+    receive_buffer: int
+    datagrams: int
+    octets: int
+    forged: int
+    overruns: int
+    truncated: int
+    undecodable: int
+    resyncs: int
+    audits: int
+    audit_differences: int
+    repeated_dumps: int
+    connections: int
+    lost: int
