@@ -1,0 +1,172 @@
+"""The clock: when a connection becomes SUSPECT, good again, or due. Pure: the time is passed in.
+
+                        verdict keeps, or is ignored
+          ┌───────────────────────────────────────────────────┐
+          ▼                                                   │
+        GOOD ──── any other verdict, at t ────▶ SUSPECT until t + wait ──── deadline ───▶ the judge once more, then
+                                                   │     ▲                                CLOSE, ASK or LEAVE
+                              another verdict: ────┘     │
+                              same class: the deadline stays; a slow cause lengthens it, once
+                              another class: its own wait from then
+                              never over max(30 s, the policy's wait) in all
+
+A wait of inf has no deadline, and the time spent so does not count for the bound: an hour with a
+silent gateway must not make the route that is gone for 27 ms after it a loss.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+
+import attrs
+
+from ._verdict import Standing, Verdict, VerdictClass
+
+BOUND_SECONDS = 30.0
+"""The longest that a connection flaps between verdicts, SUSPECT without evidence."""
+
+WAKING_SECONDS = 10.0
+"""After waking, Wi-Fi association and DHCP need so long."""
+
+
+class Mode(enum.Enum):
+    """What a suspect connection is waiting for."""
+
+    SETTLING = "settling"
+    """The deadline is a guess that things stay as they are; then it is decided."""
+    ASKING = "asking"
+    """Somebody is being asked; the deadline is when silence is an answer."""
+    LEFT = "left"
+    """It was decided to leave it SUSPECT until something changes."""
+
+
+@attrs.frozen
+class Stand:
+    """How a connection stands, at one moment; good connections share one value.
+
+    Attributes:
+      standing: GOOD, SUSPECT or LOST.
+      verdict: What the judge said last.
+      since: When it became suspect; None while it is not.
+      started: When waiting for a deadline began, from which the bound counts; inf while there is none.
+      deadline: When it falls due; inf for never.
+      mode: What it is waiting for.
+    """
+
+    standing: Standing = Standing.GOOD
+    verdict: Verdict = Verdict.UNCHANGED
+    since: float | None = None
+    started: float = math.inf
+    deadline: float = math.inf
+    mode: Mode = Mode.SETTLING
+
+    @property
+    def suspect(self) -> bool:
+        """Whether the standing is SUSPECT."""
+        return self.standing is Standing.SUSPECT
+
+
+_GOOD = {verdict: Stand(verdict=verdict) for verdict in Verdict}
+
+
+def good(verdict: Verdict = Verdict.UNCHANGED) -> Stand:
+    """A good stand. With a verdict that does not keep: one that is ignored, or of which evidence acquitted."""
+    return _GOOD[verdict]
+
+
+def lost(stand: Stand, verdict: Verdict) -> Stand:
+    """The last stand of a connection."""
+    return attrs.evolve(stand, standing=Standing.LOST, verdict=verdict, deadline=math.inf)
+
+
+def on_verdict(stand: Stand, verdict: Verdict, t: float, *, wait: float | None, slow: bool, moved: bool) -> Stand:
+    """Take in what the judge says after a change.
+
+    Args:
+      stand: How the connection stood; not LOST.
+      verdict: What the judge says now.
+      t: Now, in seconds.
+      wait: The policy's wait for this verdict and cause; inf for ever, None to ignore the verdict.
+      slow: Whether a slow cause is seen now, for which `wait` was chosen.
+      moved: Whether the path is another one than when the judge last spoke.
+    """
+    if verdict.keeps or wait is None:
+        return good(verdict)
+    if not stand.suspect:
+        return _waiting(Stand(Standing.SUSPECT, since=t), verdict, t, wait)
+    unchanged = verdict is stand.verdict and not moved
+    if stand.mode is not Mode.SETTLING:
+        # Asked, or left alone, for that very state of things; another one settles anew.
+        return stand if unchanged else _waiting(stand, verdict, t, wait)
+    if verdict.cls is not stand.verdict.cls or math.isinf(wait) or math.isinf(stand.deadline):
+        return _waiting(stand, verdict, t, wait)
+    deadline = stand.deadline
+    if slow or verdict is Verdict.CARRIER_LOST:
+        # Never shortened again: a link is back seconds before its address is.
+        deadline = max(deadline, stand.started + wait)
+    deadline = _bounded(deadline, stand.started, wait)
+    if unchanged and deadline == stand.deadline:
+        return stand
+    return attrs.evolve(stand, verdict=verdict, deadline=deadline)
+
+
+def _waiting(stand: Stand, verdict: Verdict, t: float, wait: float) -> Stand:
+    """Settle from now on."""
+    started = t if math.isinf(stand.deadline) else stand.started
+    deadline = _bounded(t + wait, started, wait)
+    return Stand(
+        standing=Standing.SUSPECT,
+        verdict=verdict,
+        since=stand.since,
+        started=math.inf if math.isinf(deadline) else started,
+        deadline=deadline,
+    )
+
+
+def _bounded(deadline: float, started: float, wait: float) -> float:
+    return min(deadline, started + max(BOUND_SECONDS, wait))
+
+
+class Decision(enum.Enum):
+    """What to do with a connection that is due."""
+
+    CLOSE = "close"
+    ASK = "ask"
+    LEAVE = "leave"
+
+
+def at_deadline(stand: Stand, *, doubtful: bool, can_ask: bool, close_unasked: bool) -> Decision:
+    """Decide about a connection that is due and of which the judge just said `stand.verdict` again.
+
+    Args:
+      stand: A suspect one.
+      doubtful: Whether a certain verdict is in doubt here: the connection was broken when it was registered, so the
+        model may not fit it; or it is an IPv6 socket that may still use another route.
+      can_ask: Whether there is somebody to ask.
+      close_unasked: What else to do with a verdict that ought to be asked about.
+    """
+    if stand.mode is Mode.ASKING:
+        return Decision.CLOSE  # silence
+    if stand.verdict.cls is VerdictClass.CERTAIN and not doubtful:
+        return Decision.CLOSE
+    if can_ask:
+        return Decision.ASK
+    return Decision.CLOSE if close_unasked else Decision.LEAVE
+
+
+def asking(stand: Stand, until: float) -> Stand:
+    """The stand of a connection about which somebody is asked, and silent by `until` at the latest."""
+    return attrs.evolve(stand, mode=Mode.ASKING, deadline=until)
+
+
+def left(stand: Stand) -> Stand:
+    """The stand of a connection that is left SUSPECT until something changes."""
+    return attrs.evolve(stand, mode=Mode.LEFT, deadline=math.inf)
+
+
+def woken(stand: Stand, t: float) -> Stand:
+    """Move a deadline that passed, or nearly, while the machine slept (rule J7)."""
+    if not stand.suspect or math.isinf(stand.deadline):
+        return stand
+    return attrs.evolve(stand, since=t, started=t, deadline=max(stand.deadline, t + WAKING_SECONDS))

@@ -1,0 +1,401 @@
+"""The court: judges connections and acts on it: suspects, acquits, ends, and files them for next time.
+
+Both the registry (at registration, and when somebody reads a connection whose turn has not come)
+and the reassessment task go through here, so a connection is treated alike whoever comes first.
+Everything is synchronous: between two checkpoints of anybody a connection is wholly judged or not at all.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+import attrs
+import trio
+
+from .._events import (
+    ConnectionLost,
+    ConnectionRecovered,
+    ConnectionRerouted,
+    ConnectionSuspect,
+    Event,
+)
+from ..netlink import AF_INET, AF_INET6
+from . import _clock as clock
+from ._connection import Acquittal, Connection, Loss, Record
+from ._disconnect import disconnect
+from ._docket import Docket
+from ._flow import Abortable, AnySocket
+from ._index import Index, needs_of
+from ._judge import (
+    Finding,
+    View,
+    has_slow_cause,
+    is_likely_translated,
+    judge,
+    may_be_stale,
+)
+from ._verdict import Standing, Verdict, VerdictClass
+
+if TYPE_CHECKING:
+    from ..routing import ChangeBatch, RouteChange
+
+_logger = logging.getLogger(__name__)
+
+MOST_KNOWN_HOPS = 4
+ASKING_SECONDS = 10.0
+"""How long an answer is waited for at most (rule J5)."""
+
+
+class JudgedCache(View, Protocol):
+    """The routing cache, as the court needs it."""
+
+    @property
+    def generation(self) -> int:
+        """Counts the applied batches."""
+        ...
+
+    @property
+    def resyncing(self) -> bool:
+        """Whether the tables are being read anew: nobody is judged on half a table."""
+        ...
+
+
+@attrs.define
+class Counters:
+    """What the court did, ever."""
+
+    judged: int = 0
+    suspected: int = 0
+    recovered: int = 0
+    rerouted: int = 0
+    lost: int = 0
+
+
+class Court:
+    """Judges connections, and acts."""
+
+    def __init__(
+        self,
+        cache: JudgedCache,
+        *,
+        publish: Callable[[Event], None],
+        monitoring: Callable[[], bool],
+        ended: Callable[[Connection], None],
+    ) -> None:
+        self.cache = cache
+        self.index = Index()
+        self.docket = Docket()
+        self.counters = Counters()
+        self.history: deque[Connection] = deque(maxlen=256)
+        self.ask: Callable[[Connection], None] | None = None
+        """Starts asking about a connection; None while nobody can."""
+        self._publish = publish
+        self._monitoring = monitoring
+        self._ended = ended
+        self._ipv6_generation = 0
+
+    @property
+    def blind(self) -> bool:
+        """Whether the kernel is not followed."""
+        return not self._monitoring()
+
+    @property
+    def adjourned(self) -> bool:
+        """Whether nobody is judged now: the kernel is not followed, or its tables are being read anew."""
+        return self.cache.resyncing or not self._monitoring()
+
+    # ---- who is to be judged ---------------------------------------------------------------
+
+    def open(self, connection: Connection) -> None:
+        """Judge a connection for the first time; now if that is possible."""
+        if connection.flow.unjudged:
+            return
+        if self.adjourned:
+            self.docket.mark([connection], "registered while the tables were not known")
+        else:
+            self.judge(connection, "found so at registration")
+
+    def touch(self, batch: ChangeBatch) -> None:
+        """Put every connection on the docket that a batch can touch."""
+        if batch.resynced or any(_is_ipv6(change) for change in batch.routes):
+            self._ipv6_generation = batch.generation
+        for connections, cause in self.index.touched_by(batch):
+            self.docket.mark(connections, cause)
+
+    def settle(self, connection: Connection) -> None:
+        """Judge a connection whose turn has not come, if it has one coming (R11)."""
+        if connection in self.docket.dirty and not self.adjourned:
+            self.judge(connection, self.docket.dirty.pop(connection))
+
+    def close(self, connection: Connection) -> None:
+        """Forget a connection that nobody uses any more, or that was lost."""
+        self.index.remove(connection)
+        self.docket.forget(connection)
+        self._stop_asking(connection.record)
+
+    # ---- judging ---------------------------------------------------------------------------
+
+    def judge(self, connection: Connection, cause: str) -> None:
+        """Judge a connection after a change, and act."""
+        record = connection.record
+        if record.stand.standing is Standing.LOST or record.unfit or connection.flow.unjudged:
+            return
+        self.counters.judged += 1
+        first = not record.judged
+        finding = self._find_first(connection) if first else self._find(connection)
+        moved = finding.hops != record.hops
+        record.now, record.hops = finding.resolution, finding.hops
+        if record.acquittal is not None and not self._still_holds(record.acquittal, finding):
+            record.acquittal = None
+        if record.acquittal is None:
+            self._take_in(connection, finding.verdict, cause, moved=moved, first=first)
+        self._file(connection)
+
+    def due(self, connection: Connection) -> None:
+        """Judge a connection whose deadline has passed once more, and decide about it if nothing changed that."""
+        record = connection.record
+        self.judge(connection, self.docket.dirty.pop(connection, record.cause))
+        if not record.stand.suspect or record.stand.deadline > trio.current_time():
+            return
+        decision = self._decide(connection)
+        if decision is clock.Decision.CLOSE:
+            self.end(connection, record.stand.verdict, record.cause)
+        elif decision is clock.Decision.LEAVE:
+            record.stand = clock.left(record.stand)
+        else:
+            assert self.ask is not None
+            record.stand = clock.asking(record.stand, trio.current_time() + ASKING_SECONDS)
+            self.docket.watch(connection)
+            self.ask(connection)
+
+    def _find(self, connection: Connection) -> Finding:
+        record = connection.record
+        return judge(connection.flow, record.known, self.cache, onlink=record.onlink)
+
+    def _find_first(self, connection: Connection) -> Finding:
+        record, flow = connection.record, connection.flow
+        record.judged = True
+        finding = self._find(connection)
+        if finding.verdict is Verdict.NO_ROUTE and flow.device is not None and flow.family == AF_INET:
+            # Bound to a link without a route: IPv4 takes the peer to be on the link. Where that was so from the
+            # beginning it is the connection's path; later it only hides that the route is gone.
+            on_link = judge(flow, record.known, self.cache, onlink=True)
+            if on_link.verdict is not Verdict.NO_ROUTE:
+                record.onlink, finding = True, on_link
+        if flow.local is None and finding.resolution.source is not None:
+            # Datagram sockets and connection attempts: the address that the kernel chooses here, from now on.
+            connection.flow = attrs.evolve(flow, local=finding.resolution.source)
+        record.born_broken = not record.known and finding.verdict.cls is VerdictClass.CERTAIN
+        return finding
+
+    def _take_in(self, connection: Connection, verdict: Verdict, cause: str, *, moved: bool, first: bool) -> None:
+        """Let the clock have the verdict, and do what follows."""
+        record, old, t = connection.record, connection.record.stand, trio.current_time()
+        if not record.known:
+            record.known = record.hops  # no baseline yet: the first path that there is
+        slow = not verdict.keeps and has_slow_cause(record.before, self.cache)
+        wait = connection.policy.wait(verdict, slow=slow)
+        stand = clock.on_verdict(old, verdict, t, wait=wait, slow=slow, moved=moved)
+        if not stand.suspect:
+            self._keep(connection, stand)
+            return
+        if _is_closed_by_owner(record):
+            self.close(connection)
+            return
+        if verdict is not old.verdict or not old.suspect:
+            record.cause = cause
+        record.stand = stand
+        if stand.mode is not clock.Mode.ASKING:
+            self._stop_asking(record)
+        if wait == 0 and not first and self._decide(connection) is clock.Decision.CLOSE:
+            # No wait was asked for: not even for what else may be readable by now.
+            self.end(connection, verdict, cause)
+            return
+        if not old.suspect:
+            self.counters.suspected += 1
+            _logger.info("%s: suspect: %s (%s)", connection.describe(), verdict.value, cause)
+            generation = self.cache.generation
+            self._publish(ConnectionSuspect(generation=generation, time=t, connection=connection, verdict=verdict))
+        if stand.deadline != old.deadline:
+            self.docket.watch(connection)
+
+    def _keep(self, connection: Connection, stand: clock.Stand) -> None:
+        """The verdict keeps the connection, or is one that its policy ignores."""
+        record, before, was_suspect = connection.record, connection.record.before, connection.record.stand.suspect
+        verdict = stand.verdict
+        record.stand = stand
+        record.cause = ""
+        self._stop_asking(record)
+        if verdict.keeps or verdict.cls is VerdictClass.UNCERTAIN:
+            record.born_broken = False
+            record.before = record.now
+            if verdict is not Verdict.UNCHANGED:
+                _learn(record)
+        if was_suspect:
+            self._recovered(connection, "its path is back" if verdict.keeps else "its policy")
+        if verdict is Verdict.REROUTED:
+            self.counters.rerouted += 1
+            self._publish(
+                ConnectionRerouted(
+                    generation=self.cache.generation,
+                    time=trio.current_time(),
+                    connection=connection,
+                    before=before,
+                    after=record.now,
+                )
+            )
+
+    def _recovered(self, connection: Connection, acquitted_by: str) -> None:
+        self.counters.recovered += 1
+        _logger.info("%s: good again: %s", connection.describe(), acquitted_by)
+        self._publish(
+            ConnectionRecovered(
+                generation=self.cache.generation,
+                time=trio.current_time(),
+                connection=connection,
+                acquitted_by=acquitted_by,
+            )
+        )
+
+    def _file(self, connection: Connection) -> None:
+        """Put a connection where the next change that matters to it will find it."""
+        record, local = connection.record, connection.flow.local
+        if record.stand.standing is Standing.LOST or record.unfit or _is_closed_by_owner(record):
+            return
+        holders = (address.ifindex for address in self.cache.addresses_of(local)) if local is not None else ()
+        stale = record.acquittal is not None and record.acquittal.ipv6_generation >= 0
+        self.index.file(connection, needs_of(record.now, record.known, holders, local, ipv6_routes=stale))
+
+    # ---- deciding --------------------------------------------------------------------------
+
+    def _decide(self, connection: Connection) -> clock.Decision:
+        record, stand = connection.record, connection.record.stand
+        stale = stand.verdict is Verdict.REJECTED and may_be_stale(connection.flow, record.before, record.now)
+        return clock.at_deadline(
+            stand,
+            doubtful=record.born_broken or stale,
+            can_ask=self._can_ask(record),
+            close_unasked=self._closes_unasked(connection, stale=stale),
+        )
+
+    def _can_ask(self, record: Record) -> bool:
+        """Whether anybody can be asked about a connection: the joint between J8 and whoever asks."""
+        return record.probe is not None and self.ask is not None
+
+    def _closes_unasked(self, connection: Connection, *, stale: bool) -> bool:
+        """What to do with a verdict that ought to be asked about, and cannot be (rule J8)."""
+        record, policy = connection.record, connection.policy
+        verdict = record.stand.verdict
+        if verdict.cls is VerdictClass.HINT:
+            return True  # only a policy with a number of seconds for it lets a hint fall due
+        if verdict.cls is VerdictClass.CERTAIN and not stale:
+            return True  # broken since it was registered, and nothing speaks for it
+        if not policy.ask_kernel and policy.wait(verdict, slow=False) == 0:
+            return True  # Policy.immediate(): every closing verdict closes
+        return is_likely_translated(connection.flow, record.hops, self.cache)
+
+    def answered(self, connection: Connection, *, accepted: bool, by: str) -> None:
+        """Take the answer of whoever was asked about a connection.
+
+        Args:
+          connection: The one that was asked about; nothing happens if things have changed since.
+          accepted: Whether the far side takes the connection as it comes now.
+          by: Who or what answered, for events.
+        """
+        self.settle(connection)
+        record = connection.record
+        if record.stand.mode is not clock.Mode.ASKING or not record.stand.suspect:
+            return
+        record.asking = None
+        if accepted:
+            self._acquit(connection, by)
+        elif not self.adjourned:  # else its deadline ends it, once somebody can be judged again
+            self.end(connection, record.stand.verdict, record.cause)
+
+    def _acquit(self, connection: Connection, by: str) -> None:
+        """Evidence overrules the model (rules J1, J4, J6)."""
+        record = connection.record
+        verdict = record.stand.verdict
+        if record.born_broken and verdict.cls is VerdictClass.CERTAIN:
+            record.unfit = True
+            record.stand = clock.good(Verdict.UNJUDGED)
+            self.close(connection)
+        elif verdict.cls is VerdictClass.UNCERTAIN and not may_be_stale(connection.flow, record.before, record.now):
+            _learn(record)
+            record.before = record.now
+            record.stand = clock.good()
+            self._file(connection)
+        else:
+            stale = may_be_stale(connection.flow, record.before, record.now)
+            record.acquittal = Acquittal(verdict, record.hops, self._ipv6_generation if stale else -1)
+            record.stand = clock.good(verdict)
+            self._file(connection)
+        self._recovered(connection, by)
+
+    def _still_holds(self, acquittal: Acquittal, finding: Finding) -> bool:
+        return (
+            finding.verdict is acquittal.verdict
+            and finding.hops == acquittal.hops
+            and acquittal.ipv6_generation in (-1, self._ipv6_generation)
+        )
+
+    # ---- ending ----------------------------------------------------------------------------
+
+    def end(self, connection: Connection, verdict: Verdict, cause: str) -> None:
+        """Lose a connection: LOST, the event, the scopes cancelled, the socket disconnected; in this order.
+
+        The scopes come before the socket so that tasks in a guard's body get Cancelled, not an error.
+        """
+        record, t = connection.record, trio.current_time()
+        loss = Loss(verdict, record.before, record.now, self.cache.generation, t, cause)
+        record.stand, record.loss = clock.lost(record.stand, verdict), loss
+        self.close(connection)
+        self.counters.lost += 1
+        self.history.append(connection)
+        _logger.info("%s: lost: %s", connection.describe(), loss.describe())
+        self._publish(ConnectionLost(generation=loss.generation, time=t, connection=connection, loss=loss))
+        scopes, record.scopes = record.scopes, ()
+        reason = connection.sentence()
+        for scope in scopes:
+            scope.cancel(reason=reason)
+        _cut(connection)
+        self._ended(connection)
+
+    def _stop_asking(self, record: Record) -> None:
+        scope, record.asking = record.asking, None
+        if scope is not None:
+            scope.cancel(reason="what was asked about is settled")
+
+
+def _is_ipv6(change: RouteChange) -> bool:
+    body = change.new or change.old
+    return body is not None and body.family == AF_INET6
+
+
+def _learn(record: Record) -> None:
+    """Let the path of now join the known ones, first; the oldest goes."""
+    older = [hop for hop in record.known if hop not in record.hops]
+    record.known = (*record.hops, *older)[:MOST_KNOWN_HOPS]
+
+
+def _is_closed_by_owner(record: Record) -> bool:
+    """Whether the owner has closed the socket without telling: nobody wants to hear of it any more."""
+    objects = [reference() for reference in record.sockets]
+    return bool(objects) and all(
+        item is None or (isinstance(item, AnySocket) and item.fileno() == -1) for item in objects
+    )
+
+
+def _cut(connection: Connection) -> None:
+    """End the connection itself, if it is a stream; a datagram socket is left for its owner to bind anew."""
+    for reference in connection.record.sockets:
+        item = reference()
+        if isinstance(item, AnySocket):
+            if connection.flow.protocol == "tcp" and disconnect(item):
+                return
+        elif isinstance(item, Abortable):
+            item.abort()
+            return

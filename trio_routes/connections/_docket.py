@@ -1,0 +1,83 @@
+"""The docket: which connections are to be judged again, and when which falls due.
+
+The doorbell is a memory channel of one slot: ringing never blocks, and rings that come while
+the task is busy are one ring.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from ._connection import Connection
+
+# A deadline that moved leaves its old entry in the heap until it comes up. Connections that become suspect and
+# good again all the time, under a patient policy, would pile them up: over this many the heap is built anew.
+_SPARE_ENTRIES = 1024
+
+
+class Docket:
+    """What the reassessment task has before it."""
+
+    def __init__(self) -> None:
+        self.dirty: dict[Connection, str] = {}
+        """To be judged again, with the cause; in the order in which they were touched."""
+        self._deadlines: list[tuple[float, int, Connection]] = []
+        self._entries = 0
+        self._compact_at = _SPARE_ENTRIES
+        self._bell, self._rung = trio.open_memory_channel[None](1)
+
+    def mark(self, connections: Iterable[Connection], cause: str) -> None:
+        """Have connections judged again. The latest cause counts."""
+        self.dirty.update(dict.fromkeys(connections, cause))
+
+    def watch(self, connection: Connection) -> None:
+        """Take note of a connection's deadline after it was set or moved; inf is none."""
+        deadline = connection.record.stand.deadline
+        if math.isinf(deadline):
+            return
+        self._entries += 1  # the serial number, so that connections are never compared
+        heappush(self._deadlines, (deadline, self._entries, connection))
+        if len(self._deadlines) > self._compact_at:
+            self._deadlines = [entry for entry in self._deadlines if _is_valid(entry)]
+            heapify(self._deadlines)
+            self._compact_at = 2 * len(self._deadlines) + _SPARE_ENTRIES
+        if self._deadlines[0][2] is connection:
+            self.ring()  # the task's timer is set too late for it
+
+    def forget(self, connection: Connection) -> None:
+        """Drop a connection that ended. Its deadline goes by itself."""
+        self.dirty.pop(connection, None)
+
+    @property
+    def next_deadline(self) -> float:
+        """When the next connection falls due; inf for never."""
+        while self._deadlines and not _is_valid(self._deadlines[0]):
+            heappop(self._deadlines)
+        return self._deadlines[0][0] if self._deadlines else math.inf
+
+    def pop_due(self, t: float) -> Connection | None:
+        """Take out one connection whose deadline has passed at `t`."""
+        return heappop(self._deadlines)[2] if self.next_deadline <= t else None
+
+    def ring(self) -> None:
+        """Wake the task."""
+        try:
+            self._bell.send_nowait(None)
+        except trio.WouldBlock:
+            pass  # it is rung already
+
+    async def wait(self, until: float) -> None:
+        """Return when it is rung, or at `until` (`trio.current_time()`; inf for no limit)."""
+        with trio.move_on_at(until):
+            await self._rung.receive()
+
+
+def _is_valid(entry: tuple[float, int, Connection]) -> bool:
+    deadline, _, connection = entry
+    return connection.record.stand.deadline == deadline

@@ -1,0 +1,119 @@
+"""The reassessment task: judges what a change can touch, and decides what falls due.
+
+The follow task calls `touch` after each batch; that only writes the docket and rings. The task
+works in chunks and gives the loop a turn between them, because a default route that goes can
+touch a hundred thousand connections, and cancelling them in one go would stop the loop for seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import trio
+
+from . import _clock as clock
+from ._connection import Connection
+
+if TYPE_CHECKING:
+    from ..routing import ChangeBatch
+    from ._court import JudgedCache
+    from ._registry import Registry
+
+_logger = logging.getLogger(__name__)
+
+CHUNK = 50
+"""The most connections that are judged between two checkpoints: cancelling costs 11 µs a scope."""
+
+CHUNK_SECONDS = 0.002
+
+
+class Reassessor:
+    """Judges and decides, for one registry.
+
+    Args:
+      registry: The connections.
+      cache: The routing cache.
+      apply_pending: Applies what is readable on the netlink channel by now; may call `touch`. Nothing is decided
+        at a deadline before (R10): timer and reader that wake in the same tick run in random order, and after a
+        SIGSTOP every deadline has passed at once.
+    """
+
+    def __init__(self, registry: Registry, cache: JudgedCache, *, apply_pending: Callable[[], None]) -> None:
+        self._court = registry.court
+        self._docket = registry.court.docket
+        self._cache = cache
+        self._apply_pending = apply_pending
+
+    def touch(self, batch: ChangeBatch) -> None:
+        """Have the connections judged that a batch can touch. Not a checkpoint; call it after each applied batch."""
+        self._court.touch(batch)
+        if self._docket.dirty or self._docket.next_deadline <= trio.current_time():
+            self._docket.ring()
+
+    def woke(self) -> None:
+        """The machine has slept: give every suspect connection time for the network to come back (rule J7)."""
+        t = trio.current_time()
+        for connection in list(self._court.index):
+            record = connection.record
+            moved = clock.woken(record.stand, t)
+            if moved is not record.stand:
+                record.stand = moved
+                self._docket.watch(connection)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Judge and decide until cancelled."""
+        async with trio.open_nursery() as nursery:
+
+            def ask(connection: Connection) -> None:
+                nursery.start_soon(self._ask, connection, name="trio_routes: probe")
+
+            self._court.ask = ask
+            task_status.started()
+            try:
+                while True:
+                    # While nobody may be judged, a deadline that passes must not keep the task awake.
+                    adjourned = self._court.adjourned
+                    await self._docket.wait(math.inf if adjourned else self._docket.next_deadline)
+                    while self._work():
+                        await trio.lowlevel.checkpoint()
+            finally:
+                self._court.ask = None
+
+    def _work(self) -> bool:
+        """Do one chunk; True if there is more to do."""
+        docket, court = self._docket, self._court
+        if docket.next_deadline <= trio.current_time() and not court.adjourned:
+            self._apply_pending()
+        end = time.perf_counter() + CHUNK_SECONDS
+        for _ in range(CHUNK):
+            if court.adjourned:
+                return False
+            if docket.dirty:
+                connection = next(iter(docket.dirty))
+                court.settle(connection)
+            else:
+                due = docket.pop_due(trio.current_time())
+                if due is None:
+                    return False
+                court.due(due)
+            if time.perf_counter() > end:
+                break
+        return bool(docket.dirty) or docket.next_deadline <= trio.current_time()
+
+    async def _ask(self, connection: Connection) -> None:
+        """Run the application's own probe. What it raises is its own affair, and no acquittal (R14)."""
+        probe = connection.record.probe
+        accepted = False
+        with trio.CancelScope() as scope:
+            connection.record.asking = scope
+            try:
+                accepted = probe is not None and bool(await probe(connection))
+            except Exception:  # an application's code: whatever it raises must not end the pt
+                _logger.warning("the probe of %s failed", connection.describe(), exc_info=True)
+        if scope.cancel_called:
+            return  # things have changed since: whatever it answered is about a path of then
+        self._court.answered(connection, accepted=accepted, by="its probe")

@@ -1,0 +1,341 @@
+"""The registry: one record per socket, shared by all guards and wrappers, found by the kernel's cookie.
+
+It keeps no socket alive: records hold the owner's objects weakly, and one that is collected takes
+its record with it. References of the callbacks only note what was collected, because they run
+wherever the collector does, in the middle of anything; the next call sweeps up.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import weakref
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator
+
+import attrs
+import trio
+
+from .._errors import RouteLostError
+from .._events import Event
+from ..netlink import IPAddress
+from ..routing import Resolution
+from ._connection import Connection, Record
+from ._court import Court, JudgedCache
+from ._flow import (
+    AnySocket,
+    Flow,
+    Peer,
+    abortable_of,
+    cookie_of,
+    flow_of,
+    is_connected,
+    layers,
+    socket_of,
+)
+from ._judge import hops_of
+from ._policy import Policy, Probe
+from ._verdict import Standing, Verdict
+
+_logger = logging.getLogger(__name__)
+
+
+@attrs.frozen(kw_only=True)
+class RegistryStatistics:
+    """Numbers of a registry, at one moment.
+
+    Attributes:
+      registered: Connections in use.
+      unjudged: Those among them that are never judged.
+      suspect: Those that are SUSPECT now.
+      waiting: Those that a change may have touched and whose turn has not come.
+      judged: How often any was judged, ever.
+      suspected: How often one became SUSPECT.
+      recovered: How often one became good again.
+      rerouted: How often a path changed that does not matter.
+      lost: How many were lost.
+    """
+
+    registered: int
+    unjudged: int
+    suspect: int
+    waiting: int
+    judged: int
+    suspected: int
+    recovered: int
+    rerouted: int
+    lost: int
+
+
+class _Reference(weakref.ref[object]):
+    """A weak reference that knows under which key its object is registered."""
+
+    __slots__ = ("key",)
+    key: Hashable
+
+
+class Registry:
+    """The connections of one pt.
+
+    Args:
+      cache: The routing cache.
+      policy: For connections that bring none.
+      publish: Takes the events; never blocks.
+      monitoring: Whether the kernel is followed.
+      netns_cookie: SO_NETNS_COOKIE of the namespace that is followed; None if it is not known.
+    """
+
+    def __init__(
+        self,
+        cache: JudgedCache,
+        *,
+        policy: Policy,
+        publish: Callable[[Event], None],
+        monitoring: Callable[[], bool],
+        netns_cookie: int | None,
+    ) -> None:
+        self.court = Court(cache, publish=publish, monitoring=monitoring, ended=self._ended)
+        self._cache = cache
+        self._policy = policy
+        self._netns_cookie = netns_cookie
+        self._records: dict[Hashable, Connection] = {}
+        self._lost: dict[Hashable, Connection] = {}
+        self._collected: deque[Hashable] = deque()
+        self._on_collected = self._note_collected
+        self._serial = itertools.count(1)
+        self._closed = False
+
+    # ---- registering -----------------------------------------------------------------------
+
+    def register(
+        self,
+        what: object,
+        *,
+        peer: tuple[str | IPAddress, int] | None = None,
+        flow: Flow | None = None,
+        policy: Policy | None = None,
+        probe: Probe | None = None,
+        label: str = "",
+        before: Resolution | None = None,
+    ) -> Connection:
+        """Find or make the one record of a socket, and refer to it once more. Not a checkpoint.
+
+        A policy, probe or label that is given replaces what an earlier registration of the same socket gave.
+
+        Args:
+          what: A stream, a Trio or stdlib socket, an `Abortable`, a `Connection`; None for a flow alone (an attempt
+            to connect).
+          peer: The peer of a datagram socket that is not connected: (address, port).
+          flow: Instead of reading it off the socket.
+          policy: Instead of the pt's.
+          probe: The application's own check of a path that moved.
+          label: For events and messages.
+          before: The path before the socket was connected, to be compared with the path now (R8).
+
+        Raises:
+          TypeError: There is no socket in it, and no `flow`.
+          ValueError: A stream socket that is not connected, a socket of another network namespace, or one that is
+            registered with another `peer`.
+          trio.ClosedResourceError: The socket or the pt is closed.
+          RouteLostError: The socket was lost before, and its owner has not connected it again.
+        """
+        if self._closed:
+            raise trio.ClosedResourceError("the pt is closed")
+        self._sweep()
+        connection = self._find(what)
+        if connection is not None:
+            self._check_same_peer(connection, peer)
+            connection.record.references += 1
+            connection.policy = policy or connection.policy
+            connection.label = label or connection.label
+            connection.record.probe = probe or connection.record.probe
+            self._hold(connection, socket_of(what))
+            return connection
+        item, key = self._identify(what, flow)
+        if flow is None:
+            flow = self._flow_of(item, peer)
+        connection = Connection(
+            label=label,
+            flow=flow,
+            policy=policy or self._policy,
+            opened_at=trio.current_time(),
+            record=Record(key, probe=probe),
+            settler=self.court,
+        )
+        self._hold(connection, item)
+        if before is not None and not flow.unjudged:
+            connection.record.before = connection.record.now = before
+            connection.record.known = hops_of(before, flow, self._cache)
+        self._records[key] = connection
+        self.court.open(connection)
+        return connection
+
+    def _flow_of(self, item: object, peer: Peer | None) -> Flow:
+        if isinstance(item, AnySocket):
+            return flow_of(item, peer=peer, netns_cookie=self._netns_cookie)
+        abortable = abortable_of(item)
+        if abortable is None:
+            raise TypeError(f"there is no socket in {item!r}: its flow has to be given with flow=")
+        return abortable.flow
+
+    def _identify(self, what: object, flow: Flow | None) -> tuple[object, Hashable]:
+        """What stands for a connection, and the key for it. Raises as `register`."""
+        if isinstance(what, Connection):
+            # Its last guard was left, or it was lost: begin again with its socket, if that is still there.
+            what = next((item for item in _items(what.record) if item is not None), None)
+            if what is None:
+                raise trio.ClosedResourceError("nobody uses the connection any more")
+        item: object = socket_of(what) or abortable_of(what) or what
+        if item is None:
+            if flow is None:
+                raise TypeError("there is nothing to guard: neither a socket nor a flow")
+            return None, ("flow", next(self._serial))
+        key = cookie_of(item) if isinstance(item, AnySocket) else ("object", id(item))
+        lost = self._lost.get(key)
+        if lost is not None and lost.record.loss is not None:
+            if not isinstance(item, AnySocket) or not is_connected(item):
+                raise RouteLostError(lost, lost.record.loss)
+            del self._lost[key]  # its owner has connected it again: a new connection
+        return item, key
+
+    def _hold(self, connection: Connection, item: object) -> None:
+        """Refer weakly to an object that an owner has for the socket."""
+        record = connection.record
+        if item is None or any(held is item for held in _items(record)):
+            return
+        try:
+            reference = _Reference(item, self._on_collected)
+        except TypeError as error:
+            raise TypeError(
+                f"{type(item).__name__} objects cannot be registered: they have no weak references"
+            ) from error
+        reference.key = record.key
+        record.sockets = (*record.sockets, reference)
+
+    def _check_same_peer(self, connection: Connection, peer: Peer | None) -> None:
+        if peer is None:
+            return
+        flow = connection.flow
+        if (str(flow.peer), flow.peer_port) != (str(peer[0]), peer[1]):
+            raise ValueError("the socket is registered with another peer: it can be judged for one only")
+
+    def release(self, connection: Connection) -> None:
+        """Give one reference back; with the last the record ends."""
+        record = connection.record
+        record.references -= 1
+        if record.references <= 0 and self._records.get(record.key) is connection:
+            del self._records[record.key]
+            self.court.close(connection)
+
+    def lose(self, connection: Connection, verdict: Verdict | None = None, cause: str = "") -> None:
+        """End a connection now, as if the judge had said so: for a reset that comes while SUSPECT, and for tests.
+
+        Args:
+          connection: The one to end; nothing happens if it is lost already, or nobody uses it any more.
+          verdict: Why; by default what the judge said last.
+          cause: What told, in words; by default the change that made it suspect.
+        """
+        record = connection.record
+        if record.stand.standing is Standing.LOST or self._records.get(record.key) is not connection:
+            return
+        self.court.end(connection, verdict or record.stand.verdict, cause or record.cause)
+
+    # ---- looking ---------------------------------------------------------------------------
+
+    def find(self, what: object) -> Connection | None:
+        """The connection of a stream or socket; None if it is not registered, or was lost. Not a checkpoint."""
+        self._sweep()
+        try:
+            return self._find(what)
+        except trio.ClosedResourceError:
+            return None
+
+    def _find(self, what: object) -> Connection | None:
+        for layer in layers(what):
+            key: Hashable = None
+            if isinstance(layer, AnySocket):
+                key = cookie_of(layer)
+            elif isinstance(layer, Connection):
+                key = layer.record.key
+            elif layer is not None:
+                key = ("object", id(layer))
+            found = self._records.get(key)
+            if found is not None:
+                return found
+        return None
+
+    def __iter__(self) -> Iterator[Connection]:
+        """The connections in use, in the order of their registration; the lost ones are in `history`."""
+        self._sweep()
+        return iter(list(self._records.values()))
+
+    def __len__(self) -> int:
+        self._sweep()
+        return len(self._records)
+
+    @property
+    def history(self) -> tuple[Connection, ...]:
+        """The connections that were lost, the latest last; the last 256 are remembered."""
+        return tuple(self.court.history)
+
+    def statistics(self) -> RegistryStatistics:
+        """Count. Walks through all connections: not for hot paths."""
+        self._sweep()
+        counters = self.court.counters
+        return RegistryStatistics(
+            registered=len(self._records),
+            unjudged=sum(1 for item in self._records.values() if item.flow.unjudged or item.record.unfit),
+            suspect=sum(1 for item in self._records.values() if item.record.stand.suspect),
+            waiting=len(self.court.docket.dirty),
+            judged=counters.judged,
+            suspected=counters.suspected,
+            recovered=counters.recovered,
+            rerouted=counters.rerouted,
+            lost=counters.lost,
+        )
+
+    # ---- ending ----------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End with the pt: standings stay what they were, nothing is cancelled any more (R15)."""
+        if self._closed:
+            return
+        self._closed = True
+        guarded = sum(1 for connection in self._records.values() if connection.record.scopes)
+        if guarded:
+            _logger.warning("the pt was left while %d connections were still guarded; nobody watches them now", guarded)
+        for connection in self._records.values():
+            self.court.close(connection)
+        self._records.clear()
+        self._lost.clear()
+
+    def _ended(self, connection: Connection) -> None:
+        """Remember a lost connection for as long as its socket's objects live (R12)."""
+        key = connection.record.key
+        self._records.pop(key, None)
+        if any(item is not None for item in _items(connection.record)):
+            self._lost[key] = connection
+
+    def _note_collected(self, reference: weakref.ref[object]) -> None:
+        if isinstance(reference, _Reference):
+            self._collected.append(reference.key)
+
+    def _sweep(self) -> None:
+        """Drop the records of sockets that were collected."""
+        while self._collected:
+            key = self._collected.popleft()
+            lost = self._lost.get(key)
+            if lost is not None and _is_collected(lost.record):
+                del self._lost[key]
+            connection = self._records.get(key)
+            if connection is not None and _is_collected(connection.record):
+                del self._records[key]
+                self.court.close(connection)
+
+
+def _items(record: Record) -> Iterator[object]:
+    return (reference() for reference in record.sockets)
+
+
+def _is_collected(record: Record) -> bool:
+    return all(item is None for item in _items(record))
