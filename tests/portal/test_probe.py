@@ -90,7 +90,7 @@ async def test_a_whole_answer_is_evidence_without_trouble(
     assert evidence.seconds == 0
 
 
-HOSTILE = {
+HOSTILE: dict[str, tuple[Server | OSError, int | None, Trouble]] = {
     "endless headers": (for_ever(OK, b"X: y\r\n"), None, Trouble.TOO_MUCH),
     "one endless line": (for_ever(b"", b"x" * 999), None, Trouble.TOO_MUCH),
     "endless chunk extension": (for_ever(CHUNKED + b"1;", b"x" * 999), 200, Trouble.TOO_MUCH),
@@ -131,6 +131,22 @@ async def test_a_peer_that_does_not_mean_well_is_evidence_at_once(
     assert evidence.detail
     assert evidence.seconds == 0
     assert evidence.body_bytes <= 64 * 1024 + 999
+
+
+@pytest.mark.parametrize(
+    ("row", "limit"),
+    [
+        ("endless headers", "Receive buffer too long"),
+        ("one endless line", "Receive buffer too long"),
+        ("endless chunk extension", "Receive buffer too long"),
+        ("endless trailers", "Receive buffer too long"),
+        ("1xx for ever", "more than 8 1xx answers"),
+        ("a download", "a body of more than 65536 bytes"),
+        ("a stream of one-byte chunks", "more than 131072 bytes"),
+    ],
+)
+async def test_each_limit_ends_what_it_is_for(row: str, limit: str, autojump_clock: trio.testing.MockClock) -> None:
+    assert (await ask(HOSTILE[row][0])).detail == limit
 
 
 @pytest.mark.parametrize(

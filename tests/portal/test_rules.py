@@ -81,6 +81,7 @@ def test_the_login_page_is_that_of_a_portal_and_of_the_first_that_names_one() ->
         ("", None),
         ("javascript:alert(1)", None),
         ("file:///etc/passwd", None),
+        ("ftp://login.example/", None),
         ("https:///login", None),
         ("http://[2001:db8::1", None),
         ("http://login.example:99999/", None),

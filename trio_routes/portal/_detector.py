@@ -81,9 +81,7 @@ class Detector:
         """
         self._state = unknown(self._generation())
         self._pause = FIRST_RECHECK_SECONDS
-        now = trio.current_time()
-        if now >= self._not_before:
-            self._not_before = now + SETTLE_SECONDS
+        self._not_before = trio.current_time() + SETTLE_SECONDS
         self._attempt.cancel(reason=reason)
         if self._enabled:
             _logger.debug("portal detection: %s", reason)
@@ -141,7 +139,7 @@ class Detector:
     async def _find_out(self) -> PortalState:
         """Attempt until an attempt ends under the gateway that it began under."""
         while True:
-            await trio.sleep_until(self._not_before)
+            await trio.sleep_until(self._not_before)  # as it was when the sleep began: triggers do not lengthen it
             generation = self._generation()
             with trio.CancelScope() as self._attempt:
                 evidence = await examine(self._network, self._endpoints)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-import socket
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -147,8 +146,6 @@ async def _try(
 
 
 def _trouble_of(error: OSError) -> Trouble:
-    if isinstance(error, socket.gaierror):  # its errno is an EAI_* number, no errno
-        return Trouble.DNS
     if error.errno in _NO_ROUTE:
         return Trouble.NO_ROUTE
     return _TROUBLES.get(error.errno or 0, Trouble.OTHER)
