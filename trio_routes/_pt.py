@@ -48,6 +48,10 @@ _E = TypeVar("_E", bound=Event)
 
 log = logging.getLogger("trio_routes")
 
+_POLICY = Policy()
+_BACKOFF = Backoff()
+_HAPPY_EYEBALLS_DELAY = 0.25  # seconds, as Trio's
+
 
 class Pt:
     """One worker's context: a live copy of the kernel's routing tables, and the connections that depend on it.
@@ -231,7 +235,7 @@ class Pt:
         port: int,
         *,
         local_address: str | IPAddress | None = None,
-        happy_eyeballs_delay: float | None = connections.DEFAULT_DELAY,
+        happy_eyeballs_delay: float | None = _HAPPY_EYEBALLS_DELAY,
         device: str | None = None,
         mark: int | None = None,
         tcp_hints: TcpHints | None = None,
@@ -282,7 +286,7 @@ class Pt:
         ssl_context: ssl.SSLContext | None = None,
         https_compatible: bool = False,
         local_address: str | IPAddress | None = None,
-        happy_eyeballs_delay: float | None = connections.DEFAULT_DELAY,
+        happy_eyeballs_delay: float | None = _HAPPY_EYEBALLS_DELAY,
         device: str | None = None,
         mark: int | None = None,
         tcp_hints: TcpHints | None = None,
@@ -372,9 +376,9 @@ class Pt:
         port: int,
         *,
         retry_on: tuple[type[Exception], ...] = (),
-        backoff: Backoff = connections.DEFAULT_BACKOFF,
+        backoff: Backoff = _BACKOFF,
         local_address: str | IPAddress | None = None,
-        happy_eyeballs_delay: float | None = connections.DEFAULT_DELAY,
+        happy_eyeballs_delay: float | None = _HAPPY_EYEBALLS_DELAY,
         device: str | None = None,
         mark: int | None = None,
         tcp_hints: TcpHints | None = None,
@@ -468,7 +472,7 @@ class Pt:
 @asynccontextmanager
 async def open_pt(
     *,
-    policy: Policy = connections.DEFAULT_POLICY,
+    policy: Policy = _POLICY,
     portal: PortalConfig | None = None,
     netns: str | int | None = None,
     kernel: Kernel | None = None,

@@ -1,0 +1,66 @@
+"""Connections that stay true to the network: Trio, structured, on the kernel's own word."""
+
+import logging as _logging
+
+from ._errors import (
+    KernelRefusedError as KernelRefusedError,
+    NetlinkDecodeError as NetlinkDecodeError,
+    NoRouteError as NoRouteError,
+    RouteLostError as RouteLostError,
+)
+from ._events import (
+    AddressAdded as AddressAdded,
+    AddressRemoved as AddressRemoved,
+    ConnectionLost as ConnectionLost,
+    ConnectionRecovered as ConnectionRecovered,
+    ConnectionRerouted as ConnectionRerouted,
+    ConnectionSuspect as ConnectionSuspect,
+    Event as Event,
+    GatewayChanged as GatewayChanged,
+    Lagged as Lagged,
+    LinkDown as LinkDown,
+    LinkUp as LinkUp,
+    PortalChanged as PortalChanged,
+    Resynced as Resynced,
+    RouteAdded as RouteAdded,
+    RouteRemoved as RouteRemoved,
+    RouteReplaced as RouteReplaced,
+    RuleChanged as RuleChanged,
+)
+from ._pt import Pt as Pt, open_pt as open_pt
+from ._routes import Routes as Routes
+from ._statistics import Statistics as Statistics
+from ._version import __version__ as __version__
+from .connections import (
+    Backoff as Backoff,
+    Connection as Connection,
+    Connections as Connections,
+    Flow as Flow,
+    GuardedListener as GuardedListener,
+    GuardedStream as GuardedStream,
+    Loss as Loss,
+    Policy as Policy,
+    Probe as Probe,
+    Standing as Standing,
+    TcpHints as TcpHints,
+    Verdict as Verdict,
+)
+from .netlink import Kernel as Kernel
+from .portal import (
+    Endpoint as Endpoint,
+    Evidence as Evidence,
+    PortalConfig as PortalConfig,
+    PortalKind as PortalKind,
+    PortalState as PortalState,
+    PortalView as PortalView,
+)
+from .routing import (
+    Address as Address,
+    Link as Link,
+    Outcome as Outcome,
+    Resolution as Resolution,
+    Route as Route,
+    Rule as Rule,
+)
+
+_logging.getLogger(__name__).addHandler(_logging.NullHandler())
