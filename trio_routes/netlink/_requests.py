@@ -102,7 +102,8 @@ def dump_routes(family: int, table: int = 0) -> Request:
 
     Args:
       family: AF_INET or AF_INET6. AF_UNSPEC would bring multicast routes and MPLS along.
-      table: Only this table's, where the socket checks strictly; 0 for all. A table that does not exist is empty.
+      table: Only this table's, where the socket checks strictly; 0 for all. The dump of a table that does
+        not exist ends with ENOENT, in its DONE.
     """
     payload = ROUTE_HEADER.pack(family, 0, 0, 0, table if table < 256 else RT_TABLE_COMPAT, 0, 0, 0, 0)
     if table:
