@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import pytest
 import trio
 
+from tests.lab.waiting import until
 from trio_routes import testing
 from trio_routes.testing._namespaces import Namespace
 
@@ -49,9 +50,7 @@ class Watch:
         namespace.close()
 
     async def wait_until_destroyed(self) -> None:
-        with trio.fail_after(10):
-            while set(self._ports) & set(self._indices()):
-                await trio.sleep(0.01)
+        await until(lambda: not set(self._ports) & set(self._indices()), seconds=10)
 
     def _indices(self) -> list[int]:
         with self._network.wires.namespace.entered(), open("/proc/thread-self/net/dev") as devices:
@@ -61,7 +60,7 @@ class Watch:
 
 
 @asynccontextmanager
-async def watching() -> AsyncIterator[Watch]:
+async def watching() -> AsyncGenerator[Watch]:
     async with testing.Lab() as lab:
         yield Watch(lab.network("watch"))
 
@@ -89,7 +88,7 @@ async def test_nothing_is_left_after_a_normal_end() -> None:
 
 async def test_an_exception_leaves_as_it_is_and_nothing_stays() -> None:
     async with watching() as watch:
-        with pytest.raises(KeyError):
+        with pytest.raises(KeyError):  # noqa: PT012  # the block as a whole is the subject
             async with testing.Lab() as lab:
                 host = lab.host("a")
                 watch.add(host)
@@ -100,15 +99,16 @@ async def test_an_exception_leaves_as_it_is_and_nothing_stays() -> None:
 
 async def test_a_cancelled_lab_ends_its_processes_and_namespaces() -> None:
     async with watching() as watch:
+        processes: list[testing.LabProcess] = []
         with trio.move_on_after(0.05) as scope:
             async with testing.Lab() as lab:
                 host = lab.host("a")
                 watch.add(host)
-                process = host.start(["sleep", "1000"], stdout=subprocess.PIPE)
+                processes.append(host.start(["sleep", "1000"], stdout=subprocess.PIPE))
                 with host.inside():
                     await trio.sleep_forever()
         assert scope.cancelled_caught
-        assert process.returncode == -signal.SIGKILL
+        assert [process.returncode for process in processes] == [-signal.SIGKILL]
         await watch.wait_until_destroyed()
 
 
@@ -179,18 +179,18 @@ async def main():
 trio.run(main)
 """
     async with watching() as watch:
-        victim = subprocess.Popen(  # noqa: ASYNC220  # there is nothing else to do meanwhile
+        victim = await trio.lowlevel.open_process(
             [sys.executable, "-c", program], stdout=subprocess.PIPE, env=environment()
         )
         assert victim.stdout is not None
-        with victim.stdout:
-            netns = int(victim.stdout.readline())
+        async with victim.stdout:
+            with trio.fail_after(20):  # the program has to import everything
+                netns = int(await victim.stdout.receive_some())
             watch.add_foreign(f"/proc/{victim.pid}/fd/{netns}")
             victim.kill()
             with trio.fail_after(5):
-                await trio.lowlevel.wait_readable(victim.stdout)
-            assert victim.stdout.read() == b""
-        victim.wait()
+                assert await victim.stdout.receive_some() == b""
+                await victim.wait()
         await watch.wait_until_destroyed()
 
 

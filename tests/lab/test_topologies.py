@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 import pytest
 import trio
 
@@ -88,7 +90,7 @@ class Pair:
     def __init__(self, near: trio.SocketStream, far: trio.SocketStream) -> None:
         self.near, self.far = near, far
 
-    async def __aenter__(self) -> Pair:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:

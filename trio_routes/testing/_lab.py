@@ -16,6 +16,9 @@ from ._lab_privileges import LabUnavailable, unavailable
 from ._lab_topologies import TwoUplinks, two_uplinks
 from ._namespaces import Namespace
 
+# Takes a millisecond; the bound is for processes that the kernel does not let die.
+_EXIT_SECONDS = 30
+
 
 class Lab:
     """A namespace lab.
@@ -76,11 +79,10 @@ class Lab:
     ) -> None:
         """Kill what runs in the hosts and let go of all namespaces, cancelled or not."""
         self._wires = None
-        await self._exit.aclose()
-        if exc is None:
-            await trio.lowlevel.checkpoint()
-        else:
-            await trio.lowlevel.cancel_shielded_checkpoint()  # what is on its way out has the say
+        with trio.move_on_after(_EXIT_SECONDS, shield=True):
+            await self._exit.aclose()
+        # No place to be cancelled: an exception of the block's own is not to be replaced by Cancelled.
+        await trio.lowlevel.cancel_shielded_checkpoint()
 
     def host(self, name: str) -> Host:
         """Add a host: ``lo`` up, nothing else.

@@ -3,8 +3,8 @@
 pyroute2's objects stop here. What has to be known of it:
 
 - An ``IPRoute()`` used from another thread than its maker's opens, silently, a second socket in *that*
-  thread's namespace: as root that is the real machine. Given a socket it recurses to death instead, so the
-  thread is checked here. (The socket must be SOCK_DGRAM; SOCK_RAW is a ValueError.)
+  thread's namespace: as root that is the real machine. Given a socket, it raises RuntimeError
+  instead; we do so first, with the request named. (The socket must be SOCK_DGRAM; SOCK_RAW is a ValueError.)
 - ``IPRoute(netns=...)`` and ``NetNS`` fork a process each, 9 ms; a socket made inside the namespace needs none.
 - Each request is a blocking call of 0.3 to 0.9 ms, which is fine in the Trio thread of a test.
 - It never passes on the kernel's own explanation: its error's text is that of the number.

@@ -12,8 +12,8 @@ from . import _lab_follow
 from ._lab_iproute import Configurator
 from ._namespaces import Namespace
 
-# A new namespace inherits much of IPv4 from the machine that the tests run on, where a distribution's
-# defaults or a container engine have changed it. A test's network must be the same everywhere.
+# A new namespace takes much of IPv4 from the machine's first one (net.core.devconf_inherit_init_net), where a
+# distribution's defaults or a container engine have changed it. A test's network must be the same everywhere.
 _KERNEL_DEFAULTS = {
     "net.ipv4.ip_forward": 0,
     "net.ipv4.conf.all.rp_filter": 0,
@@ -53,8 +53,7 @@ class Machine:
             configurator = Configurator(namespace)
             on_failure.callback(configurator.close)
             self._open = namespace, configurator
-            for sysctl, value in (_KERNEL_DEFAULTS | _FIT_FOR_TESTS).items():
-                self._set_boot_sysctl(sysctl, value)
+            self._make_fit()
             configurator.set_link_state(configurator.index_of("lo"), up=True)
             on_failure.pop_all()
 
@@ -106,6 +105,10 @@ class Machine:
             if value is not None:
                 path.write_text(str(value))
             return path.read_text().strip()
+
+    def _make_fit(self) -> None:
+        for name, value in (_KERNEL_DEFAULTS | _FIT_FOR_TESTS).items():
+            self._set_boot_sysctl(name, value)
 
     def _set_boot_sysctl(self, name: str, value: int) -> None:
         if not name.startswith("net.ipv6.") or os.path.exists("/proc/sys/net/ipv6"):

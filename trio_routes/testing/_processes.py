@@ -25,6 +25,9 @@ from ._namespaces import Namespace
 
 _PREFIX = ("setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child=KILL", "--")
 
+# A killed process ends in a millisecond, but for one that the kernel itself holds (state D): then we go without it.
+_STUCK_SECONDS = 5
+
 
 class LabProcess:
     """A running program in a host.
@@ -83,7 +86,7 @@ class LabProcess:
     async def aclose(self) -> None:
         """Kill what still runs, collect its status, close the pipes: all of it, cancelled or not."""
         self._popen.kill()
-        with trio.CancelScope(shield=True):
+        with trio.move_on_after(_STUCK_SECONDS, shield=True):
             await self.wait()
             for stream in (self.stdin, self.stdout, self.stderr):
                 if stream is not None:
@@ -125,7 +128,8 @@ async def run_process(argv: Sequence[str], namespace: Namespace, stdin: bytes) -
             nursery.start_soon(_collect, process.stderr, errors)
             status = await process.wait()
     finally:
-        await process.aclose()
+        with trio.move_on_after(_STUCK_SECONDS, shield=True):
+            await process.aclose()
     if status != 0:
         failure = subprocess.CalledProcessError(status, list(argv), bytes(output), bytes(errors))
         failure.add_note(errors.decode(errors="replace").strip())
