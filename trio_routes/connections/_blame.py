@@ -1,0 +1,56 @@
+"""Whose error was it: telling a connection's own errors from everything else in what a body raised.
+
+Errors reach a guard, a server or a reconnecting client bare, in groups (nurseries), and as the
+`__cause__` of a library's own error (websockets' ConnectionClosedError, httpcore's ReadError).
+`__context__` is never looked at: it says what else was going on, not what led to what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import trio
+
+IsOwn: TypeAlias = Callable[[BaseException], bool]
+
+
+def remainder(error: BaseException, is_own: IsOwn) -> BaseException | None:
+    """What of an error has to go on its way when one's own errors in it are dealt with.
+
+    Anything else wins and goes on with all that is beside it, as the very same object. But where the rest is
+    nothing but Cancelled, only that goes on: an outer scope makes nothing of it, and would raise what came along.
+
+    Args:
+      error: A bare error or a group, nested as it may be.
+      is_own: Asked about each leaf; never about a group.
+
+    Returns:
+      None if all of it is one's own.
+    """
+    if not isinstance(error, BaseExceptionGroup):
+        return None if is_own(error) else error
+    own, rest = error.split(lambda leaf: not isinstance(leaf, BaseExceptionGroup) and is_own(leaf))
+    if rest is None or (own is not None and _is_cancellation(rest)):
+        return rest
+    return error
+
+
+def stems_from(error: BaseException, is_own: IsOwn) -> bool:
+    """Whether an error is one's own or has one in its `__cause__` chain; of a group, every leaf."""
+    link: BaseException | None = error
+    seen = set[int]()  # a chain may be a circle: `raise a from b` where b came from a
+    while link is not None and id(link) not in seen:
+        if isinstance(link, BaseExceptionGroup):
+            return all(stems_from(leaf, is_own) for leaf in link.exceptions)
+        if is_own(link):
+            return True
+        seen.add(id(link))
+        link = link.__cause__
+    return False
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return all(_is_cancellation(leaf) for leaf in error.exceptions)
+    return isinstance(error, trio.Cancelled)

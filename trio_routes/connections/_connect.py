@@ -1,0 +1,386 @@
+"""Connecting: Happy Eyeballs over the addresses that the routing cache has a way to.
+
+The race is Trio's own (RFC 6555, one attempt every 250 ms or as soon as one fails), with three
+differences: an address without a route is skipped at once, with the reason; an attempt under
+way fails as soon as its route goes, not after the SYN retries (two minutes); and the path that
+the winner is judged by is the one that was there *before* its connect(), so that a change in
+between is noticed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import ssl
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import TYPE_CHECKING, final
+
+import attrs
+import trio
+
+from .._errors import NoRouteError, RouteLostError
+from ..netlink import IPAddress
+from ..routing import Outcome, Resolution
+from ._flow import Flow, is_connected, socket_of
+from ._policy import Policy
+from ._stream import GuardedStream
+
+if TYPE_CHECKING:
+    from ..netlink import Kernel
+    from ..routing import Cache
+    from ._connection import Connection
+    from ._ground import Ground
+    from ._hints import TcpHints
+    from ._policy import Probe
+
+# Seconds; Trio's, where its reasons are given.
+DEFAULT_DELAY = 0.25
+
+
+@attrs.frozen
+class Egress:
+    """What a caller may fix about the way out, for a lookup and for the socket alike.
+
+    Attributes:
+      local_address: Source address; a wildcard only fixes the family.
+      device: Name of the interface to bind to (SO_BINDTODEVICE).
+      mark: The packets' mark (SO_MARK).
+    """
+
+    local_address: IPAddress | None = None
+    device: str | None = None
+    mark: int = 0
+
+    def suits(self, address: IPAddress) -> bool:
+        """Whether the source address is of the destination's family."""
+        return self.local_address is None or self.local_address.version == address.version
+
+    def flow_to(self, address: IPAddress, port: int, cache: Cache) -> Flow:
+        """The flow that a socket connecting to an address will have, as far as it is known before.
+
+        The source that the kernel will choose is not guessed: a wrong guess would be an address that is not there.
+        """
+        return Flow(
+            peer=_unscoped(address),
+            peer_port=port,
+            local=self._source,
+            device=self._ifindex(address, cache),
+            mark=self.mark,
+            uid=os.geteuid(),
+        )
+
+    def lookup(self, address: IPAddress, cache: Cache) -> Resolution:
+        """Which way a connection to an address would go now."""
+        device = self._ifindex(address, cache)
+        if device is None and self.device is not None:
+            return Resolution(Outcome.NO_ROUTE, generation=cache.generation)  # a device that is not there
+        return cache.lookup(
+            _unscoped(address),
+            source=self._source,
+            oif=device,
+            mark=self.mark,
+            uid=os.geteuid(),
+            strict=device is not None,  # as a socket's own lookups are
+        )
+
+    @property
+    def _source(self) -> IPAddress | None:
+        source = self.local_address
+        return None if source is None or source.is_unspecified else source
+
+    def _ifindex(self, address: IPAddress, cache: Cache) -> int | None:
+        """The device's number, or that of a link-local destination's scope; None where neither is given or there."""
+        name = self.device
+        if name is None and isinstance(address, IPv6Address):
+            name = address.scope_id
+        if name is None:
+            return None
+        if name.isdecimal():
+            return int(name)
+        return next((index for index, link in cache.links.items() if link.name == name), None)
+
+
+def _unscoped(address: IPAddress) -> IPAddress:
+    """Strip the scope of a link-local address; routing tables know none."""
+    return IPv6Address(int(address)) if isinstance(address, IPv6Address) and address.scope_id else address
+
+
+def as_address(value: str | IPAddress | None) -> IPAddress | None:
+    """Take an address as users may give it. Raises ValueError where it is none."""
+    return ip_address(value) if isinstance(value, str) else value
+
+
+async def addresses_of(kernel: Kernel, host: str | IPAddress, port: int) -> Sequence[IPAddress]:
+    """Resolve a name; a literal address is its own answer. A checkpoint for names only.
+
+    Raises:
+      OSError: The name cannot be resolved (socket.gaierror).
+    """
+    if isinstance(host, IPv4Address | IPv6Address):
+        return [host]
+    try:
+        return [ip_address(host)]
+    except ValueError:
+        return await kernel.resolve(host, port)
+
+
+def in_order_of_attempts(addresses: Sequence[IPAddress]) -> list[IPAddress]:
+    """Put an address of the other family second, as RFC 6555 section 5.4 asks: one broken family costs one delay."""
+    ordered = list(addresses)
+    other = next((i for i, address in enumerate(ordered) if address.version != ordered[0].version), None)
+    if other is not None:
+        ordered.insert(1, ordered.pop(other))
+    return ordered
+
+
+@final
+@attrs.define(eq=False)
+class _Race:
+    """One Happy Eyeballs race.
+
+    Attributes:
+      winner: The first stream that came about, and the path to its peer from before it was begun.
+      errors: Why the others did not, in the order in which they failed.
+      closed: The pt closed meanwhile.
+    """
+
+    ground: Ground
+    target: str
+    port: int
+    egress: Egress
+    winner: tuple[trio.abc.HalfCloseableStream, Resolution] | None = None
+    errors: list[OSError] = attrs.field(factory=list[OSError])
+    closed: trio.ClosedResourceError | None = None
+
+    async def run(
+        self, addresses: Sequence[IPAddress], delay: float
+    ) -> tuple[trio.abc.HalfCloseableStream, Resolution]:
+        """Try the addresses until one answers.
+
+        Raises:
+          NoRouteError: None had a route, or kept it.
+          OSError: All failed; the reasons are in the group that is its `__cause__`.
+          trio.ClosedResourceError: The pt is closed.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                for address in addresses:
+                    before = self.egress.lookup(address, self.ground.cache)
+                    refusal = self._refusal(address, before)
+                    if refusal is not None:
+                        self.errors.append(refusal)
+                        continue
+                    failed = trio.Event()
+                    nursery.start_soon(self._attempt, address, before, nursery.cancel_scope, failed)
+                    with trio.move_on_after(delay):
+                        await failed.wait()
+        except BaseException:
+            if self.winner is not None:
+                await trio.aclose_forcefully(self.winner[0])
+            raise
+        if self.winner is None and self.closed is not None:
+            raise self.closed
+        if self.winner is None:
+            what = f"all attempts to connect to {self.target} failed"
+            raise self._failure(what) from ExceptionGroup(what, self.errors)
+        return self.winner
+
+    def _refusal(self, address: IPAddress, before: Resolution) -> OSError | None:
+        """Why an address need not be tried at all."""
+        if not self.egress.suits(address):
+            return OSError(errno.EAFNOSUPPORT, f"{self.egress.local_address} cannot reach {address}: another family")
+        if before.outcome is Outcome.ROUTED or not self.ground.informed:
+            return None
+        return no_route(before, f"{address}: {before}")
+
+    async def _attempt(
+        self, address: IPAddress, before: Resolution, race: trio.CancelScope, failed: trio.Event
+    ) -> None:
+        try:
+            stream = await self._connect(address)
+        except OSError as error:
+            self.errors.append(error)
+            failed.set()
+            return
+        except trio.ClosedResourceError as error:  # raised here it would be wrapped in the nursery's group
+            self.closed = error
+            race.cancel(reason="the pt is closed")
+            return
+        if self.winner is not None:  # both in one tick
+            await trio.aclose_forcefully(stream)
+            return
+        self.winner = stream, before
+        race.cancel(reason=f"{address} answered first")
+
+    async def _connect(self, address: IPAddress) -> trio.abc.HalfCloseableStream:
+        """Connect, and fail at once when the route goes. A socket in SYN_SENT would wait for its retries."""
+        registry = self.ground.registry
+        flow = self.egress.flow_to(address, self.port, self.ground.cache)
+        connection = registry.register(None, flow=flow, policy=Policy.immediate(), label=self.target)
+        scope = trio.CancelScope()
+        try:
+            with scope:
+                connection.attach(scope)
+                return await self.ground.kernel.connect_tcp(
+                    address,
+                    self.port,
+                    local_address=self.egress.local_address,
+                    device=self.egress.device,
+                    mark=self.egress.mark,
+                )
+        finally:
+            connection.detach(scope)
+            registry.release(connection)
+        raise lost_while_connecting(connection)
+
+    def _failure(self, what: str) -> OSError:
+        """One error for all: of the kind that all were of, where they were of one."""
+        last = self.errors[-1]
+        if all(isinstance(error, NoRouteError) for error in self.errors) and isinstance(last, NoRouteError):
+            return no_route(last.resolution, f"{what}: {last.strerror}")
+        codes = {error.errno for error in self.errors}
+        code = codes.pop()
+        if codes or code is None:
+            return OSError(what)
+        return OSError(code, f"{what}: {os.strerror(code)}")  # Python makes it a PermissionError and so on
+
+
+def no_route(resolution: Resolution, message: str) -> NoRouteError:
+    """Make the error with the number that connect() would give.
+
+    A path that is routed and lost all the same (its device, its source address) has no number; it is reported as
+    ENETUNREACH.
+    """
+    return NoRouteError(resolution.outcome.errno or errno.ENETUNREACH, message, resolution)
+
+
+def lost_while_connecting(connection: Connection) -> NoRouteError:
+    """The error for a connection that was lost before anybody had it."""
+    loss = connection.loss
+    assert loss is not None
+    return no_route(loss.after, f"lost while connecting: {connection.sentence()}")
+
+
+async def open_tcp_stream(
+    ground: Ground,
+    host: str | IPAddress,
+    port: int,
+    *,
+    local_address: str | IPAddress | None = None,
+    happy_eyeballs_delay: float | None = DEFAULT_DELAY,
+    device: str | None = None,
+    mark: int | None = None,
+    tcp_hints: TcpHints | None = None,
+    policy: Policy | None = None,
+    probe: Probe | None = None,
+    label: str = "",
+) -> GuardedStream:
+    """Connect over TCP, as `trio.open_tcp_stream`, and guard the stream. A checkpoint.
+
+    Args:
+      ground: The pt's parts.
+      host: A name or an address.
+      port: The peer's port.
+      local_address: The source address; a wildcard chooses the family only.
+      happy_eyeballs_delay: Seconds that each address has before the next is tried beside it; None is the default.
+      device: Name of the interface to bind to.
+      mark: The packets' mark; needs CAP_NET_ADMIN or CAP_NET_RAW.
+      tcp_hints: Keepalive and timeout settings for the socket.
+      policy: Seconds from SUSPECT to LOST, instead of the pt's.
+      probe: The application's own check of an uncertain path, instead of the kernel's keepalive.
+      label: For events and messages; the host and port where it is empty.
+
+    Raises:
+      NoRouteError: No address has a route, or the route went while connecting.
+      OSError: The name does not resolve, or no address answered.
+      trio.ClosedResourceError: The pt is closed.
+    """
+    target = f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+    addresses = in_order_of_attempts(await addresses_of(ground.kernel, host, port))
+    if not addresses:
+        raise OSError(f"no results found for hostname lookup: {target}")
+    egress = Egress(as_address(local_address), device, mark or 0)
+    delay = DEFAULT_DELAY if happy_eyeballs_delay is None else happy_eyeballs_delay
+    stream, before = await _Race(ground, target, port, egress).run(addresses, delay)
+    try:
+        sock = socket_of(stream)
+        if tcp_hints is not None and sock is not None:
+            tcp_hints.apply_to(sock)
+        return adopt(ground, stream, before, policy=policy, probe=probe, label=label or target)
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+
+
+def adopt(
+    ground: Ground,
+    stream: trio.abc.Stream,
+    before: Resolution | None,
+    *,
+    policy: Policy | None,
+    probe: Probe | None,
+    label: str,
+) -> GuardedStream:
+    """Guard a stream that has just come about.
+
+    Raises:
+      NoRouteError: Its path went while it was being made.
+      ConnectionResetError: The peer has closed it already.
+      trio.ClosedResourceError: The pt is closed.
+    """
+    registry = ground.registry
+    try:
+        connection = registry.register(stream, policy=policy, probe=probe, label=label, before=before)
+    except RouteLostError as error:
+        raise lost_while_connecting(error.connection) from error
+    except ValueError as error:
+        sock = socket_of(stream)
+        if sock is None or is_connected(sock):
+            raise
+        raise ConnectionResetError(errno.ECONNRESET, "the peer reset it at once") from error
+    guarded = GuardedStream(stream, connection, registry)
+    if connection.loss is not None:
+        raise lost_while_connecting(connection)
+    return guarded
+
+
+async def open_ssl_over_tcp_stream(
+    ground: Ground,
+    host: str | IPAddress,
+    port: int,
+    *,
+    ssl_context: ssl.SSLContext | None = None,
+    https_compatible: bool = False,
+    local_address: str | IPAddress | None = None,
+    happy_eyeballs_delay: float | None = DEFAULT_DELAY,
+    device: str | None = None,
+    mark: int | None = None,
+    tcp_hints: TcpHints | None = None,
+    policy: Policy | None = None,
+    probe: Probe | None = None,
+    label: str = "",
+) -> trio.SSLStream[GuardedStream]:
+    """Connect over TCP and put TLS on top, as `trio.open_ssl_over_tcp_stream`. A checkpoint.
+
+    The handshake is left to the first call. Arguments and errors are those of `open_tcp_stream`, and of
+    `trio.SSLStream`.
+    """
+    stream = await open_tcp_stream(
+        ground,
+        host,
+        port,
+        local_address=local_address,
+        happy_eyeballs_delay=happy_eyeballs_delay,
+        device=device,
+        mark=mark,
+        tcp_hints=tcp_hints,
+        policy=policy,
+        probe=probe,
+        label=label,
+    )
+    if ssl_context is None:
+        ssl_context = ssl.create_default_context()
+        # As Trio does: with this option a cut connection would read as a clean end.
+        ssl_context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
+    return trio.SSLStream(stream, ssl_context, server_hostname=str(host), https_compatible=https_compatible)

@@ -1,0 +1,42 @@
+"""What streams, listeners and reconnecting stand on: the parts of one pt that they use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import attrs
+
+from ._budget import Budget
+
+if TYPE_CHECKING:
+    from .._broadcast import Pulse
+    from ..netlink import Kernel
+    from ..routing import Cache
+    from ._registry import Registry
+
+
+@attrs.frozen(eq=False)
+class Ground:
+    """The parts of one pt that connecting and guarding use.
+
+    Attributes:
+      kernel: Resolves names, connects and listens, in the pt's network namespace.
+      cache: The routing cache.
+      registry: The connections.
+      pulse: Wakes who waits for the tables to change.
+      monitoring: Whether the cache follows the kernel; if not, what it says is no reason to refuse anything.
+      reconnects: How many lost connections may be made anew, and when.
+    """
+
+    kernel: Kernel
+    cache: Cache
+    registry: Registry
+    pulse: Pulse
+    monitoring: Callable[[], bool]
+    reconnects: Budget = attrs.field(factory=Budget)
+
+    @property
+    def informed(self) -> bool:
+        """Whether the cache's answers can be acted on: it follows the kernel and is not being read anew."""
+        return self.monitoring() and not self.cache.resyncing

@@ -1,0 +1,189 @@
+"""Servers: listeners whose streams are guarded, and `trio.serve_tcp` on top of them.
+
+A server does not cancel its handlers at a loss: `except RouteLostError: await save()` is to
+work. Only a handler that lets the loss of its own stream out ends quietly; the rest is Trio's.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING, NoReturn, TypeVar, final
+
+import attrs
+import trio
+
+from .._errors import NoRouteError, RouteLostError
+from ._blame import remainder, stems_from
+from ._connect import adopt
+from ._stream import GuardedStream
+
+if TYPE_CHECKING:
+    from ._connection import Connection
+    from ._ground import Ground
+    from ._policy import Policy, Probe
+
+_S = TypeVar("_S", bound=trio.abc.Stream)
+
+
+@final
+@attrs.define(eq=False)
+class GuardedListener(trio.abc.Listener[GuardedStream]):
+    """A listener whose streams are guarded.
+
+    Attributes:
+      inner: The listener that does the work.
+    """
+
+    _ground: Ground
+    inner: trio.abc.Listener[trio.abc.Stream]
+    _policy: Policy | None = None
+    _probe: Probe | None = None
+
+    async def accept(self) -> GuardedStream:
+        """Accept the next connection; one that is gone by the time it is looked at is passed over.
+
+        Raises:
+          trio.ClosedResourceError: The listener or the pt is closed.
+          OSError: As the inner listener's `accept`.
+        """
+        while True:
+            stream = await self.inner.accept()
+            try:
+                return adopt(self._ground, stream, None, policy=self._policy, probe=self._probe, label="")
+            except (NoRouteError, ConnectionResetError):
+                await trio.aclose_forcefully(stream)
+            except BaseException:
+                await trio.aclose_forcefully(stream)
+                raise
+
+    async def aclose(self) -> None:
+        """Close the inner listener."""
+        await self.inner.aclose()
+
+    @property
+    def socket(self) -> trio.socket.SocketType:
+        """The listening socket.
+
+        Raises:
+          AttributeError: The inner listener has none.
+        """
+        found = getattr(self.inner, "socket", None)
+        if not isinstance(found, trio.socket.SocketType):
+            raise AttributeError(f"{type(self.inner).__name__} has no socket")
+        return found
+
+
+def guard_listener(
+    ground: Ground, listener: trio.abc.Listener[_S], *, policy: Policy | None = None, probe: Probe | None = None
+) -> GuardedListener:
+    """Wrap a listener so that the streams it accepts are guarded. Not a checkpoint.
+
+    Args:
+      ground: The pt's parts.
+      listener: Any listener of streams over sockets.
+      policy: Seconds from SUSPECT to LOST for its connections, instead of the pt's.
+      probe: The application's own check of an uncertain path, instead of the kernel's keepalive.
+    """
+    return GuardedListener(ground, listener, policy, probe)
+
+
+async def serve_tcp(
+    ground: Ground,
+    handler: Callable[[GuardedStream], Awaitable[object]],
+    port: int,
+    *,
+    host: str | None = None,
+    backlog: int | None = None,
+    handler_nursery: trio.Nursery | None = None,
+    policy: Policy | None = None,
+    task_status: trio.TaskStatus[list[GuardedListener]] = trio.TASK_STATUS_IGNORED,
+) -> NoReturn:
+    """Serve TCP, as `trio.serve_tcp`, with guarded streams. Returns only by being cancelled.
+
+    A handler that ends by the loss of its own stream ends quietly. Anything else that it lets out ends the server.
+
+    Args:
+      ground: The pt's parts.
+      handler: Runs once per connection; its stream is closed when it ends.
+      port: The port; 0 lets the kernel choose, for each address its own.
+      host: The address or name to listen on; None is every address of both families.
+      backlog: The listen backlog; None is the most that the system has.
+      handler_nursery: Where the handlers run; None is a nursery of the server's own.
+      policy: Seconds from SUSPECT to LOST for its connections, instead of the pt's.
+      task_status: For `nursery.start`, which then returns the listeners.
+
+    Raises:
+      OSError: Listening or accepting failed.
+    """
+    listeners = await _guarded_listeners(ground, port, host, backlog, policy)
+    await trio.serve_listeners(
+        partial(_run_until_lost, handler, _connection_of),
+        listeners,
+        handler_nursery=handler_nursery,
+        task_status=task_status,
+    )
+
+
+async def serve_ssl_over_tcp(
+    ground: Ground,
+    handler: Callable[[trio.SSLStream[GuardedStream]], Awaitable[object]],
+    port: int,
+    ssl_context: ssl.SSLContext,
+    *,
+    host: str | None = None,
+    https_compatible: bool = False,
+    backlog: int | None = None,
+    handler_nursery: trio.Nursery | None = None,
+    policy: Policy | None = None,
+    task_status: trio.TaskStatus[list[trio.SSLListener[GuardedStream]]] = trio.TASK_STATUS_IGNORED,
+) -> NoReturn:
+    """Serve TLS over TCP, as `trio.serve_ssl_over_tcp`, with guarded streams underneath.
+
+    Arguments and errors are those of `serve_tcp`, and of `trio.SSLListener`.
+    """
+    listeners = [
+        trio.SSLListener(listener, ssl_context, https_compatible=https_compatible)
+        for listener in await _guarded_listeners(ground, port, host, backlog, policy)
+    ]
+    await trio.serve_listeners(
+        partial(_run_until_lost, handler, _connection_under_tls),
+        listeners,
+        handler_nursery=handler_nursery,
+        task_status=task_status,
+    )
+
+
+async def _guarded_listeners(
+    ground: Ground, port: int, host: str | None, backlog: int | None, policy: Policy | None
+) -> list[GuardedListener]:
+    listeners = await ground.kernel.listen_tcp(port, host=host, backlog=backlog)
+    return [guard_listener(ground, listener, policy=policy) for listener in listeners]
+
+
+def _connection_of(stream: GuardedStream) -> Connection:
+    return stream.connection
+
+
+def _connection_under_tls(stream: trio.SSLStream[GuardedStream]) -> Connection:
+    return stream.transport_stream.connection
+
+
+async def _run_until_lost(
+    handler: Callable[[_S], Awaitable[object]], connection_of: Callable[[_S], Connection], stream: _S
+) -> None:
+    """Run a handler, and let it end quietly if nothing but the loss of its own stream ended it."""
+    connection = connection_of(stream)
+
+    def is_own_loss(error: BaseException) -> bool:
+        return isinstance(error, RouteLostError) and error.connection is connection
+
+    try:
+        await handler(stream)
+    except BaseException as error:
+        going_on = remainder(error, partial(stems_from, is_own=is_own_loss))
+        if going_on is error:
+            raise
+        if going_on is not None:  # the server was cancelled meanwhile
+            raise going_on from None
