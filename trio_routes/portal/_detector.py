@@ -13,7 +13,7 @@ arrived in the same tick as the trigger. (libwebsockets drops the trigger instea
 
 The settle time lets one change be one run: NetworkManager and DHCP clients take a default route away and put it back
 within some 30 ms, and resolv.conf follows the route. Triggers inside it do not lengthen it, so a flapping gateway costs
-at most ten attempts a second and delays none for ever.
+at most ten attempts a second; the state stays UNKNOWN until it holds still for as long as an answer takes.
 """
 
 from __future__ import annotations
