@@ -1,5 +1,9 @@
 """For tests of applications that use trio_routes, and for its own."""
 
+from ._fake_kernel import FakeKernel as FakeKernel
+from ._fake_links import FakeLink as FakeLink
+from ._fake_lose import lose as lose
+from ._fake_stream import FakeStream as FakeStream
 from ._lab import Lab as Lab
 from ._lab_host import Host as Host
 from ._lab_links import Link as Link
