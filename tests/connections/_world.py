@@ -29,6 +29,7 @@ from trio_routes.netlink import (
     RTN_LOCAL,
     AddressMessage,
     IPAddress,
+    Kernel,
     LinkMessage,
     NetlinkSocket,
     NextHop,
@@ -78,7 +79,7 @@ class World:
             netns_cookie=None,
         )
         self.reassessor = Reassessor(self.registry, self.cache, apply_pending=lambda: None)
-        self.ground = Ground(self.kernel, self.cache, self.registry, self.pulse, lambda: self.monitoring)
+        self.ground = self.ground_on(self.kernel)
 
     def _set_up(self) -> None:
         for family in (AF_INET, AF_INET6):
@@ -94,10 +95,10 @@ class World:
             self.cache.add_route(int(address), body, 0)
             network = int(address) >> (whole - length) << (whole - length)
             self.cache.add_route(network, RouteBody(family, 254, length, nexthops=hop), 0)
-            self.cache.add_route(0, self._default(family), 0)
+            self.cache.add_route(0, self.default(family), 0)
         self.cache.take_changes()
 
-    def _default(self, family: int) -> RouteBody:
+    def default(self, family: int) -> RouteBody:
         return RouteBody(family, 254, 0, nexthops=(NextHop(UPLINK, GATEWAY[family]),))
 
     def apply(self) -> None:
@@ -108,17 +109,21 @@ class World:
 
     def remove_default(self, *families: int) -> None:
         for family in families or (AF_INET, AF_INET6):
-            self.cache.remove_route(0, self._default(family))
+            self.cache.remove_route(0, self.default(family))
         self.apply()
 
     def add_default(self, *families: int) -> None:
         for family in families or (AF_INET, AF_INET6):
-            self.cache.add_route(0, self._default(family), 0)
+            self.cache.add_route(0, self.default(family), 0)
         self.apply()
 
     def set_carrier(self, there: bool) -> None:
         flags = UP if there else 0x1
         self.cache.apply_link(LinkMessage(UPLINK, "uplink", flags), gone=False)
+
+    def ground_on(self, kernel: Kernel) -> Ground:
+        """The same ground, on another kernel."""
+        return Ground(kernel, self.cache, self.registry, self.pulse, lambda: self.monitoring)
 
     def lose(self, connection: Connection) -> Loss:
         """Have a connection lost here and now, as if the judge had said so."""

@@ -13,13 +13,13 @@ import errno
 import os
 import ssl
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, final
 
 import attrs
 import trio
 
-from .._errors import NoRouteError, RouteLostError
+from .._errors import NoRouteError
 from ..netlink import IPAddress
 from ..routing import Outcome, Resolution
 from ._flow import Flow, is_connected, socket_of
@@ -29,7 +29,6 @@ from ._stream import GuardedStream
 if TYPE_CHECKING:
     from ..netlink import Kernel
     from ..routing import Cache
-    from ._connection import Connection
     from ._ground import Ground
     from ._hints import TcpHints
     from ._policy import Probe
@@ -51,6 +50,11 @@ class Egress:
     local_address: IPAddress | None = None
     device: str | None = None
     mark: int = 0
+
+    @classmethod
+    def of(cls, local_address: str | IPAddress | None, device: str | None, mark: int | None) -> Egress:
+        """Take what users give. Raises ValueError for what is no address."""
+        return cls(None if local_address is None else as_address(local_address), device, mark or 0)
 
     def suits(self, address: IPAddress) -> bool:
         """Whether the source address is of the destination's family."""
@@ -106,23 +110,23 @@ def _unscoped(address: IPAddress) -> IPAddress:
     return IPv6Address(int(address)) if isinstance(address, IPv6Address) and address.scope_id else address
 
 
-def as_address(value: str | IPAddress | None) -> IPAddress | None:
+def as_address(value: str | IPAddress) -> IPAddress:
     """Take an address as users may give it. Raises ValueError where it is none."""
     return ip_address(value) if isinstance(value, str) else value
 
 
 async def addresses_of(kernel: Kernel, host: str | IPAddress, port: int) -> Sequence[IPAddress]:
-    """Resolve a name; a literal address is its own answer. A checkpoint for names only.
+    """Resolve a name; a literal address is its own answer. Always a checkpoint.
 
     Raises:
       OSError: The name cannot be resolved (socket.gaierror).
     """
-    if isinstance(host, IPv4Address | IPv6Address):
-        return [host]
     try:
-        return [ip_address(host)]
+        literal = as_address(host)
     except ValueError:
-        return await kernel.resolve(host, port)
+        return await kernel.resolve(str(host), port)
+    await trio.lowlevel.checkpoint()
+    return [literal]
 
 
 def in_order_of_attempts(addresses: Sequence[IPAddress]) -> list[IPAddress]:
@@ -232,7 +236,9 @@ class _Race:
         finally:
             connection.detach(scope)
             registry.release(connection)
-        raise lost_while_connecting(connection)
+        loss = connection.loss
+        assert loss is not None  # nothing else cancels the scope
+        raise no_route(loss.after, f"lost while connecting: {connection.sentence()}")
 
     def _failure(self, what: str) -> OSError:
         """One error for all: of the kind that all were of, where they were of one."""
@@ -253,13 +259,6 @@ def no_route(resolution: Resolution, message: str) -> NoRouteError:
     ENETUNREACH.
     """
     return NoRouteError(resolution.outcome.errno or errno.ENETUNREACH, message, resolution)
-
-
-def lost_while_connecting(connection: Connection) -> NoRouteError:
-    """The error for a connection that was lost before anybody had it."""
-    loss = connection.loss
-    assert loss is not None
-    return no_route(loss.after, f"lost while connecting: {connection.sentence()}")
 
 
 async def open_tcp_stream(
@@ -300,7 +299,7 @@ async def open_tcp_stream(
     addresses = in_order_of_attempts(await addresses_of(ground.kernel, host, port))
     if not addresses:
         raise OSError(f"no results found for hostname lookup: {target}")
-    egress = Egress(as_address(local_address), device, mark or 0)
+    egress = Egress.of(local_address, device, mark)
     delay = DEFAULT_DELAY if happy_eyeballs_delay is None else happy_eyeballs_delay
     stream, before = await _Race(ground, target, port, egress).run(addresses, delay)
     try:
@@ -325,24 +324,17 @@ def adopt(
     """Guard a stream that has just come about.
 
     Raises:
-      NoRouteError: Its path went while it was being made.
       ConnectionResetError: The peer has closed it already.
       trio.ClosedResourceError: The pt is closed.
     """
-    registry = ground.registry
     try:
-        connection = registry.register(stream, policy=policy, probe=probe, label=label, before=before)
-    except RouteLostError as error:
-        raise lost_while_connecting(error.connection) from error
+        connection = ground.registry.register(stream, policy=policy, probe=probe, label=label, before=before)
     except ValueError as error:
         sock = socket_of(stream)
         if sock is None or is_connected(sock):
             raise
         raise ConnectionResetError(errno.ECONNRESET, "the peer reset it at once") from error
-    guarded = GuardedStream(stream, connection, registry)
-    if connection.loss is not None:
-        raise lost_while_connecting(connection)
-    return guarded
+    return GuardedStream(stream, connection, ground.registry)
 
 
 async def open_ssl_over_tcp_stream(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar, final
 import attrs
 import trio
 
-from .._errors import NoRouteError, RouteLostError
+from .._errors import RouteLostError
 from ._blame import remainder, stems_from
 from ._connect import adopt
 from ._stream import GuardedStream
@@ -52,7 +52,7 @@ class GuardedListener(trio.abc.Listener[GuardedStream]):
             stream = await self.inner.accept()
             try:
                 return adopt(self._ground, stream, None, policy=self._policy, probe=self._probe, label="")
-            except (NoRouteError, ConnectionResetError):
+            except ConnectionResetError:
                 await trio.aclose_forcefully(stream)
             except BaseException:
                 await trio.aclose_forcefully(stream)

@@ -29,7 +29,7 @@ from .._errors import NoRouteError
 from ..netlink import IPAddress
 from ..routing import Kind, Outcome, Resolution
 from ._blame import remainder, stems_from
-from ._connect import DEFAULT_DELAY, Egress, addresses_of, as_address, open_tcp_stream
+from ._connect import DEFAULT_DELAY, Egress, addresses_of, open_tcp_stream
 
 if TYPE_CHECKING:
     from ._ground import Ground
@@ -104,7 +104,7 @@ async def wait_routable(
       OSError: The name does not exist, and the resolver could be asked (socket.gaierror).
       trio.ClosedResourceError: The pt is closed, or is being closed while waiting.
     """
-    egress = Egress(as_address(source), device, mark)
+    egress = Egress.of(source, device, mark)
     await trio.lowlevel.checkpoint()
     while True:
         generation = ground.pulse.generation
