@@ -38,7 +38,7 @@ from ..connections import Flow
 from ..netlink import (
     AF_INET,
     RT_TABLE_MAIN,
-    RTPROT_STATIC,
+    RTPROT_UNSPEC,
     IPAddress,
     MessageType,
     NextHop,
@@ -202,7 +202,7 @@ class FakeKernel:
         table: int = RT_TABLE_MAIN,
         priority: int = 0,
         family: int | None = None,
-        protocol: int = RTPROT_STATIC,
+        protocol: int = RTPROT_UNSPEC,
     ) -> RuleMessage:
         """Add a policy rule, as `ip rule add` does; give what is returned to `delete_rule`.
 

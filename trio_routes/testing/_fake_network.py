@@ -18,7 +18,6 @@ import attrs
 from ..netlink import (
     AF_INET,
     AF_INET6,
-    FIB_RULE_PERMANENT,
     IFA_F_NODAD,
     IFA_F_SECONDARY,
     NETCONFA_IFINDEX_ALL,
@@ -69,9 +68,7 @@ class FakeNetwork:
         self.links: dict[int, LinkState] = {}
         self.routes = {family: self._tables(family) for family in FAMILIES}
         self.rules = [
-            RuleMessage(
-                family, priority, table, protocol=RTPROT_KERNEL, flags=FIB_RULE_PERMANENT if not priority else 0
-            )
+            RuleMessage(family, priority, table, protocol=RTPROT_KERNEL)
             for family, table_of in (
                 (AF_INET, {0: RT_TABLE_LOCAL, 32766: RT_TABLE_MAIN, 32767: RT_TABLE_DEFAULT}),
                 (AF_INET6, {0: RT_TABLE_LOCAL, 32766: RT_TABLE_MAIN}),

@@ -74,8 +74,11 @@ class FakeRoutes:
 
     def keys(self, table: int = 0) -> list[NodeKey]:
         """The prefixes in the order of a dump, of one table or (0) of all."""
-        # Tables lie in 256 buckets by their number's low byte; in a table the longer prefixes of an address come last.
         found = [key for key in self._nodes if table in (0, key[0])]
+        # Tables lie in 256 buckets by their number's low byte. In a table, by address; IPv6's default route, at the
+        # root of the tree, comes last, and of several prefixes with one address IPv4 has the longest first.
+        if self._ipv4:
+            return sorted(found, key=lambda key: (key[0] & 0xFF, key[0], key[2], -key[1]))
         return sorted(found, key=lambda key: (key[0] & 0xFF, key[0], key[1] == 0, key[2], key[1]))
 
     def at(self, key: NodeKey) -> Iterator[RouteMessage]:
@@ -95,10 +98,13 @@ class FakeRoutes:
             yield from self._nodes.get((table, length, prefix), ())
 
     def _shown(self, body: RouteBody) -> RouteBody:
-        if not any(self._hop_flags(hop.ifindex) for hop in body.nexthops):
-            return body
-        hops = tuple(attrs.evolve(hop, flags=hop.flags | self._hop_flags(hop.ifindex)) for hop in body.nexthops)
-        return attrs.evolve(body, nexthops=hops)
+        hops = tuple(self._shown_hop(body, hop) for hop in body.nexthops)
+        return body if hops == body.nexthops else attrs.evolve(body, nexthops=hops)
+
+    def _shown_hop(self, body: RouteBody, hop: NextHop) -> NextHop:
+        if body.type == RTN_LOCAL:
+            return hop  # to itself a host needs no link
+        return attrs.evolve(hop, flags=hop.flags | self._hop_flags(hop.ifindex))
 
     # ---- routes come and go ----------------------------------------------------------------
 
@@ -169,7 +175,9 @@ class FakeRoutes:
             self._remove(key, body)
             if not self._ipv4:
                 for hop in body.nexthops:
-                    self._tell(MessageType.RTM_DELROUTE, 0, _alone(body, hop), key[2])
+                    # Siblings that had died before are named as dead; those that die now are not yet marked.
+                    named = hop if hop.ifindex == ifindex else self._shown_hop(body, hop)
+                    self._tell(MessageType.RTM_DELROUTE, 0, _alone(body, named), key[2])
 
     def link_deleted(self, ifindex: int) -> None:
         """Remove what still names `ifindex`, which is no more."""
