@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -53,10 +54,8 @@ class Watch:
         await until(lambda: not set(self._ports) & set(self._indices()), seconds=10)
 
     def _indices(self) -> list[int]:
-        with self._network.wires.namespace.entered(), open("/proc/thread-self/net/dev") as devices:
-            names = [line.split(":")[0].strip() for line in devices if ":" in line]
-        configurator = self._network.wires.configurator
-        return [configurator.index_of(name) for name in names]
+        with self._network.wires.namespace.entered():
+            return [index for index, _name in socket.if_nameindex()]
 
 
 @asynccontextmanager
@@ -185,8 +184,10 @@ trio.run(main)
         assert victim.stdout is not None
         async with victim.stdout:
             with trio.fail_after(20):  # the program has to import everything
-                netns = int(await victim.stdout.receive_some())
-            watch.add_foreign(f"/proc/{victim.pid}/fd/{netns}")
+                said = b""
+                while not said.endswith(b"\n"):
+                    said += await victim.stdout.receive_some()
+            watch.add_foreign(f"/proc/{victim.pid}/fd/{int(said)}")
             victim.kill()
             with trio.fail_after(5):
                 assert await victim.stdout.receive_some() == b""

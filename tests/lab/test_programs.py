@@ -90,6 +90,18 @@ async def test_a_started_program_ends_with_the_lab_and_so_do_its_children() -> N
     await wait_until_gone(seconds)
 
 
+async def test_a_program_that_is_killed_in_its_first_moments_leaves_nothing(lab: testing.Lab) -> None:
+    # Between 0 and 3 ms after the start, through setpriv, unshare, its fork and the program's exec.
+    seconds = unlikely_seconds()
+    host = lab.host("a")
+    for step in range(60):
+        process = host.start(["sleep", seconds])
+        await trio.sleep(step * 0.00005)
+        process.kill()
+        await process.wait()
+    await until(lambda: not running(seconds))
+
+
 async def test_a_started_program_can_be_asked_to_end(lab: testing.Lab) -> None:
     program = "trap 'exit 7' TERM; echo ready; while :; do sleep 0.02; done"
     process = lab.host("a").start(["sh", "-c", program], stdout=subprocess.PIPE)

@@ -134,6 +134,8 @@ def route_fields(
     fields.update({name: value for name, value in optional.items() if value is not None})
     if type != "unicast":
         fields["type"] = type
+        if type == "local":
+            fields["scope"] = 254  # RT_SCOPE_HOST, as ip(8); without it the kernel answers EINVAL
     elif via is None and device is not None and version == 4:
         # As ip(8): without a gateway the destination is on the link itself (RT_SCOPE_LINK).
         fields["scope"] = 253
