@@ -103,7 +103,11 @@ from ._link import (
     decode_link as decode_link,
     encode_link as encode_link,
 )
-from ._linux import LinuxKernel as LinuxKernel, netns_cookie as netns_cookie
+from ._linux import (
+    LinuxKernel as LinuxKernel,
+    LinuxNetlinkSocket as LinuxNetlinkSocket,
+    netns_cookie as netns_cookie,
+)
 from ._neighbour import (
     NTF_EXT_LEARNED as NTF_EXT_LEARNED,
     NTF_MASTER as NTF_MASTER,

@@ -68,6 +68,10 @@ class LinuxNetlinkSocket:
         """Bytes granted; the kernel doubles what is asked for and reports the double."""
         return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
 
+    def fileno(self) -> int:
+        """The socket's descriptor, for whoever waits in other ways than Trio's."""
+        return self._socket.fileno()
+
     def join(self, group: int) -> None:
         """Subscribe to one multicast group."""
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)

@@ -1,0 +1,57 @@
+"""Deletes and restores one IPv4 route, in a process of its own, and tells when: the stimulus of bench_latency.
+
+For each line that it reads it deletes the route and prints the time just before the system call, CLOCK_MONOTONIC in
+nanoseconds; for the next it adds the route again. Plain sockets and prepared bytes, so that nothing but the kernel
+lies between the time and the notification.
+"""
+
+import socket
+import struct
+import sys
+import time
+
+from trio_routes.netlink import (
+    AF_INET,
+    NLM_F_ACK,
+    NLM_F_CREATE,
+    NLM_F_REQUEST,
+    RT_SCOPE_LINK,
+    RT_TABLE_MAIN,
+    RTN_UNICAST,
+    RTPROT_STATIC,
+    MessageType,
+    NextHop,
+    RouteBody,
+    RouteMessage,
+    build_message,
+    encode_route,
+)
+
+
+def main(destination: str, ifindex: int) -> None:
+    body = RouteBody(
+        family=AF_INET,
+        table=RT_TABLE_MAIN,
+        prefix_length=24,
+        type=RTN_UNICAST,
+        protocol=RTPROT_STATIC,
+        scope=RT_SCOPE_LINK,
+        nexthops=(NextHop(ifindex),),
+    )
+    payload = encode_route(RouteMessage(body=body, destination=int.from_bytes(socket.inet_aton(destination), "big")))
+    delete = build_message(MessageType.RTM_DELROUTE, NLM_F_REQUEST | NLM_F_ACK, 1, payload)
+    add = build_message(MessageType.RTM_NEWROUTE, NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE, 2, payload)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
+        print("ready", flush=True)
+        for request in iter(sys.stdin.readline, ""):
+            message = delete if request == "delete\n" else add
+            before = time.monotonic_ns()
+            netlink.send(message)
+            errno = -struct.unpack_from("=i", netlink.recv(4096), 16)[0]
+            if errno:
+                raise OSError(errno, "the kernel refused the route")
+            print(before, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
