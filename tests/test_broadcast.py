@@ -10,11 +10,11 @@ import trio
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 from trio_routes._broadcast import Broadcast, EventChannel, Pulse
-from trio_routes._events import Event, Lagged, MonitoringChanged, Resynced, Woke
+from trio_routes._events import Event, GatewayChanged, Lagged, Resynced, RuleChanged
 
 
-def woke(generation: int) -> Woke:
-    return Woke(generation=generation, time=generation / 10, slept_seconds=30.0)
+def rule_changed(generation: int) -> RuleChanged:
+    return RuleChanged(generation=generation, time=generation / 10, old=None, new=None)
 
 
 def resynced(generation: int) -> Resynced:
@@ -33,7 +33,7 @@ async def test_every_subscriber_gets_every_event_in_order() -> None:
     bus = Broadcast()
     with bus.subscribe() as one, bus.subscribe() as other:
         for n in range(1, 4):
-            bus.publish(woke(n))
+            bus.publish(rule_changed(n))
         assert await generations(one, 3) == [1, 2, 3]
         assert await generations(other, 3) == [1, 2, 3]
 
@@ -41,31 +41,31 @@ async def test_every_subscriber_gets_every_event_in_order() -> None:
 async def test_a_subscription_begins_where_it_is_entered() -> None:
     bus = Broadcast()
     subscription = bus.subscribe()
-    bus.publish(woke(1))
+    bus.publish(rule_changed(1))
     with subscription as channel:
-        bus.publish(woke(2))
+        bus.publish(rule_changed(2))
         assert await generations(channel, 1) == [2]
 
 
 async def test_only_the_kinds_asked_for_come_and_subclasses_count() -> None:
     @attrs.frozen(kw_only=True)
-    class DeepSleep(Woke):
+    class RuleMoved(RuleChanged):
         pass
 
     bus = Broadcast()
-    with bus.subscribe(Woke, MonitoringChanged) as channel:
+    with bus.subscribe(RuleChanged, GatewayChanged) as channel:
         bus.publish(resynced(1))
-        bus.publish(DeepSleep(generation=2, time=0.0, slept_seconds=1e6))
-        bus.publish(MonitoringChanged(generation=3, time=0.0, monitoring=False))
+        bus.publish(RuleMoved(generation=2, time=0.0, old=None, new=None))
+        bus.publish(GatewayChanged(generation=3, time=0.0, family=2, table=254, before=frozenset(), after=frozenset()))
         assert await generations(channel, 2) == [2, 3]
 
 
 async def test_events_of_other_kinds_take_no_room() -> None:
     bus = Broadcast()
-    with bus.subscribe(Woke, buffer=1) as channel:
+    with bus.subscribe(RuleChanged, buffer=1) as channel:
         for n in range(10):
             bus.publish(resynced(n))
-        bus.publish(woke(99))
+        bus.publish(rule_changed(99))
         assert await generations(channel, 1) == [99]
 
 
@@ -73,11 +73,11 @@ async def test_after_an_overflow_come_the_buffered_events_then_one_lagged_then_n
     bus = Broadcast()
     with bus.subscribe(buffer=3) as channel:
         for n in range(1, 7):
-            bus.publish(woke(n))
+            bus.publish(rule_changed(n))
         assert await generations(channel, 3) == [1, 2, 3]
         assert await channel.receive() == Lagged(generation=6, time=0.6, missed=3)
-        bus.publish(woke(7))
-        bus.publish(woke(8))
+        bus.publish(rule_changed(7))
+        bus.publish(rule_changed(8))
         assert await generations(channel, 2) == [7, 8]
 
 
@@ -85,14 +85,14 @@ async def test_room_in_the_buffer_lets_nothing_in_until_lagged_was_received() ->
     bus = Broadcast()
     with bus.subscribe(buffer=2) as channel:
         for n in (1, 2, 3):
-            bus.publish(woke(n))
+            bus.publish(rule_changed(n))
         assert await generations(channel, 1) == [1]
-        bus.publish(woke(4))  # there is room for it, but 3 is lost: it must not come before Lagged
+        bus.publish(rule_changed(4))  # there is room for it, but 3 is lost: it must not come before Lagged
         assert await generations(channel, 1) == [2]
-        bus.publish(woke(5))  # the buffer is empty, and Lagged not yet seen
+        bus.publish(rule_changed(5))  # the buffer is empty, and Lagged not yet seen
         lagged = await channel.receive()
         assert lagged == Lagged(generation=5, time=0.5, missed=3)
-        bus.publish(woke(6))
+        bus.publish(rule_changed(6))
         assert await generations(channel, 1) == [6]
 
 
@@ -109,14 +109,14 @@ async def test_a_slow_subscriber_costs_the_others_nothing() -> None:
     bus = Broadcast()
     with bus.subscribe(buffer=1), bus.subscribe(buffer=10) as reader:
         for n in range(10):
-            bus.publish(woke(n))
+            bus.publish(rule_changed(n))
         assert await generations(reader, 10) == list(range(10))
 
 
 async def test_receive_is_a_checkpoint_with_and_without_waiting() -> None:
     bus = Broadcast()
     with bus.subscribe() as channel:
-        bus.publish(woke(1))
+        bus.publish(rule_changed(1))
         with assert_checkpoints():
             await channel.receive()
         with assert_checkpoints():
@@ -131,8 +131,8 @@ async def test_receive_is_a_cancellation_point_even_when_the_buffer_is_never_emp
         received = 0
         with trio.CancelScope() as scope:
             while received < 100:
-                bus.publish(woke(received))
-                bus.publish(woke(received))
+                bus.publish(rule_changed(received))
+                bus.publish(rule_changed(received))
                 await channel.receive()
                 received += 1
                 if received == 11:
@@ -144,7 +144,7 @@ async def test_receive_is_a_cancellation_point_even_when_the_buffer_is_never_emp
 async def test_a_cancelled_receive_takes_no_event() -> None:
     bus = Broadcast()
     with bus.subscribe() as channel:
-        bus.publish(woke(1))
+        bus.publish(rule_changed(1))
         with trio.CancelScope() as scope:
             scope.cancel()
             await channel.receive()
@@ -162,10 +162,10 @@ async def test_a_publish_wakes_a_waiting_reader() -> None:
 
             nursery.start_soon(read)
             await wait_all_tasks_blocked()
-            bus.publish(woke(1))
+            bus.publish(rule_changed(1))
             await wait_all_tasks_blocked()
             assert got == []
-            bus.publish(woke(2))
+            bus.publish(rule_changed(2))
     assert got == [1, 2]
 
 
@@ -181,21 +181,21 @@ async def test_two_tasks_share_one_channel_and_lagged_wakes_the_second() -> None
             nursery.start_soon(read)
             nursery.start_soon(read)
             await wait_all_tasks_blocked()
-            bus.publish(woke(1))
-            bus.publish(woke(2))  # does not fit, though nobody is slow: the first reader has not run yet
+            bus.publish(rule_changed(1))
+            bus.publish(rule_changed(2))  # does not fit, though nobody is slow: the first reader has not run yet
             nursery.cancel_scope.deadline = trio.current_time() + 1
-    assert kinds_of(got) == [Woke, Lagged]
+    assert kinds_of(got) == [RuleChanged, Lagged]
 
 
 async def test_after_the_end_of_the_pt_comes_the_rest_then_end_of_channel() -> None:
     bus = Broadcast()
     with bus.subscribe(buffer=2) as channel:
         for n in (1, 2, 3):
-            bus.publish(woke(n))
+            bus.publish(rule_changed(n))
         bus.close()
-        bus.publish(woke(4))  # nobody is told after the end
+        bus.publish(rule_changed(4))  # nobody is told after the end
         seen = [event async for event in channel]
-        assert kinds_of(seen) == [Woke, Woke, Lagged]
+        assert kinds_of(seen) == [RuleChanged, RuleChanged, Lagged]
         assert isinstance(seen[-1], Lagged)
         assert seen[-1].missed == 1
         with pytest.raises(trio.EndOfChannel):
@@ -232,10 +232,10 @@ async def test_ones_own_close_ends_a_pending_receive_and_drops_what_is_buffered(
             nursery.start_soon(read)
             await wait_all_tasks_blocked()
             await channel.aclose()
-            bus.publish(woke(1))
+            bus.publish(rule_changed(1))
         await channel.aclose()  # idempotent
     with bus.subscribe() as channel:
-        bus.publish(woke(1))
+        bus.publish(rule_changed(1))
     with pytest.raises(trio.ClosedResourceError):
         await channel.receive()
 
@@ -247,21 +247,21 @@ async def test_aclose_closes_even_when_cancelled() -> None:
             scope.cancel()
             await channel.aclose()
         assert scope.cancelled_caught
-        assert not bus.wanted(Woke)
+        assert not bus.wanted(RuleChanged)
 
 
 async def test_leaving_the_block_ends_the_subscription() -> None:
     bus = Broadcast()
-    with bus.subscribe(Woke):
-        assert bus.wanted(Woke)
-    assert not bus.wanted(Woke)
+    with bus.subscribe(RuleChanged):
+        assert bus.wanted(RuleChanged)
+    assert not bus.wanted(RuleChanged)
 
 
 async def test_wanted_tells_whether_anybody_would_get_it() -> None:
     bus = Broadcast()
-    assert not bus.wanted(Woke)
-    with bus.subscribe(Woke):
-        assert bus.wanted(Woke)
+    assert not bus.wanted(RuleChanged)
+    with bus.subscribe(RuleChanged):
+        assert bus.wanted(RuleChanged)
         assert not bus.wanted(Resynced)
         with bus.subscribe():
             assert bus.wanted(Resynced)
@@ -272,10 +272,10 @@ async def test_a_subscriber_may_leave_while_an_event_is_on_its_way() -> None:
     bus = Broadcast()
     with bus.subscribe() as stays:
         with bus.subscribe() as leaves:
-            bus.publish(woke(1))
+            bus.publish(rule_changed(1))
             assert isinstance(leaves, EventChannel)
             leaves.close()
-            bus.publish(woke(2))
+            bus.publish(rule_changed(2))
         assert await generations(stays, 2) == [1, 2]
 
 
@@ -285,8 +285,8 @@ async def test_receive_nowait_tells_empty_from_ended() -> None:
         assert isinstance(channel, EventChannel)
         with pytest.raises(trio.WouldBlock):
             channel.receive_nowait()
-        bus.publish(woke(1))
-        assert channel.receive_nowait() == woke(1)
+        bus.publish(rule_changed(1))
+        assert channel.receive_nowait() == rule_changed(1)
         bus.close()
         with pytest.raises(trio.EndOfChannel):
             channel.receive_nowait()
@@ -309,7 +309,7 @@ async def test_publishing_to_a_hundred_subscribers_costs_a_few_microseconds_each
     subscriptions = [bus.subscribe(buffer=1000) for _ in range(100)]
     for subscription in subscriptions:
         subscription.__enter__()
-    event = woke(1)
+    event = rule_changed(1)
     best = min(_seconds_per_publish(bus, event) for _ in range(5))
     # Measured: 0.15 µs a subscriber. The bound is loose (a busy machine, a debug build); it catches a cost that grows
     # with the number of kinds or with what is buffered.
