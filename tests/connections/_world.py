@@ -7,11 +7,13 @@ what the test changes is applied and judged as the follow task would have it don
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TypeAlias
 
 import trio
+import trustme
 
 from trio_routes._broadcast import Pulse
 from trio_routes._events import Event
@@ -21,7 +23,7 @@ from trio_routes.connections._ground import Ground
 from trio_routes.connections._policy import Policy
 from trio_routes.connections._reassess import Reassessor
 from trio_routes.connections._registry import Registry
-from trio_routes.connections._verdict import Verdict
+from trio_routes.connections._verdict import Standing, Verdict
 from trio_routes.netlink import (
     AF_INET,
     AF_INET6,
@@ -40,7 +42,7 @@ from trio_routes.routing import Cache
 from trio_routes.testing._fake_stream import FakeStream, fake_connection
 
 UPLINK = 2
-GATEWAY = {AF_INET: IPv4Address("10.0.0.1"), AF_INET6: IPv6Address("fd00::1")}
+GATEWAY: dict[int, IPAddress] = {AF_INET: IPv4Address("10.0.0.1"), AF_INET6: IPv6Address("fd00::1")}
 LOCAL = IPv4Address("10.0.0.2")
 PEER = IPv4Address("198.51.100.7")
 OTHER_PEER = IPv4Address("203.0.113.9")
@@ -201,6 +203,19 @@ class MemoryKernel:
 async def accepts(stream: FakeStream) -> None:
     """A listener that lets the connection come about and says nothing."""
     await trio.lowlevel.checkpoint()
+
+
+def certify(authority: trustme.CA, name: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """TLS contexts for a client that trusts the authority, and for a server of that name."""
+    ours, theirs = ssl.create_default_context(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.configure_trust(ours)  # pyright: ignore[reportUnknownMemberType] -- trustme speaks of pyOpenSSL's, too
+    authority.issue_cert(name).configure_cert(theirs)  # pyright: ignore[reportUnknownMemberType]
+    return ours, theirs
+
+
+def standing_of(connection: Connection) -> Standing:
+    """How it stands now; a call, because to a type checker an attribute stays what it was."""
+    return connection.standing
 
 
 async def loopback_pair() -> tuple[trio.SocketStream, trio.SocketStream]:

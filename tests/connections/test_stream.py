@@ -15,7 +15,7 @@ import trio
 import trio.testing
 import trustme
 
-from tests.connections._world import World, flow_to, loopback_pair
+from tests.connections._world import World, certify, flow_to, loopback_pair, standing_of
 from trio_routes._errors import RouteLostError
 from trio_routes._events import ConnectionLost
 from trio_routes.connections._stream import GuardedStream, guard_stream
@@ -197,11 +197,11 @@ async def test_while_suspect_it_goes_on_and_delivers_when_the_path_returns(
     """R29."""
     stream, peer = pair
     world.remove_default()
-    assert stream.connection.standing is Standing.SUSPECT
+    assert standing_of(stream.connection) is Standing.SUSPECT
     await stream.send_all(b"goes on")
     assert await peer.receive_some() == b"goes on"
     world.add_default()
-    assert stream.connection.standing is Standing.GOOD
+    assert standing_of(stream.connection) is Standing.GOOD
     await stream.aclose()
     await peer.aclose()
 
@@ -441,17 +441,10 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
-def contexts(authority: trustme.CA) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    ours, theirs = ssl.create_default_context(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.configure_trust(ours)
-    authority.issue_cert("peer.example").configure_cert(theirs)
-    return ours, theirs
-
-
 @pytest.mark.parametrize("guarded_above", [False, True], ids=["TLS over guarded", "guarded over TLS"])
 async def test_the_loss_passes_through_tls(world: World, authority: trustme.CA, guarded_above: bool) -> None:
     """R33: pending, later, and a close that returns at once."""
-    ours, theirs = contexts(authority)
+    ours, theirs = certify(authority, "peer.example")
     client, server = await loopback_pair()
     stream: trio.abc.Stream
     if guarded_above:
@@ -486,7 +479,7 @@ async def test_the_loss_passes_through_tls(world: World, authority: trustme.CA, 
 
 async def test_a_tls_failure_while_suspect_is_the_peers_affair(world: World, authority: trustme.CA) -> None:
     """R30: a reset is the network's answer, an alert is not."""
-    _, theirs = contexts(authority)
+    _, theirs = certify(authority, "peer.example")
     client, server = await loopback_pair()
     distrustful = ssl.create_default_context()
     stream = guard_stream(
@@ -507,7 +500,7 @@ async def test_a_tls_failure_while_suspect_is_the_peers_affair(world: World, aut
 
 async def test_tls_cannot_be_half_closed(world: World, authority: trustme.CA) -> None:
     """R33: said at once, not by closing half of what is under TLS."""
-    ours, _ = contexts(authority)
+    ours, _ = certify(authority, "peer.example")
     client, server = await loopback_pair()
     stream = guard_stream(world.ground, trio.SSLStream(client, ours, server_hostname="peer.example"))
     with pytest.raises(NotImplementedError, match="SSLStream"):

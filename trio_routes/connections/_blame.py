@@ -8,7 +8,7 @@ Errors reach a guard, a server or a reconnecting client bare, in groups (nurseri
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import TypeAlias, TypeGuard
 
 import trio
 
@@ -28,9 +28,9 @@ def remainder(error: BaseException, is_own: IsOwn) -> BaseException | None:
     Returns:
       None if all of it is one's own.
     """
-    if not isinstance(error, BaseExceptionGroup):
+    if not _is_group(error):
         return None if is_own(error) else error
-    own, rest = error.split(lambda leaf: not isinstance(leaf, BaseExceptionGroup) and is_own(leaf))
+    own, rest = error.split(lambda leaf: not _is_group(leaf) and is_own(leaf))
     if rest is None or (own is not None and _is_cancellation(rest)):
         return rest
     return error
@@ -41,7 +41,7 @@ def stems_from(error: BaseException, is_own: IsOwn) -> bool:
     link: BaseException | None = error
     seen = set[int]()  # a chain may be a circle: `raise a from b` where b came from a
     while link is not None and id(link) not in seen:
-        if isinstance(link, BaseExceptionGroup):
+        if _is_group(link):
             return all(stems_from(leaf, is_own) for leaf in link.exceptions)
         if is_own(link):
             return True
@@ -51,6 +51,10 @@ def stems_from(error: BaseException, is_own: IsOwn) -> bool:
 
 
 def _is_cancellation(error: BaseException) -> bool:
-    if isinstance(error, BaseExceptionGroup):
+    if _is_group(error):
         return all(_is_cancellation(leaf) for leaf in error.exceptions)
     return isinstance(error, trio.Cancelled)
+
+
+def _is_group(error: BaseException) -> TypeGuard[BaseExceptionGroup[BaseException]]:
+    return isinstance(error, BaseExceptionGroup)

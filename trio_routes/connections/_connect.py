@@ -206,11 +206,11 @@ class _Race:
         except OSError as error:
             self.errors.append(error)
             failed.set()
-            return
+            return  # noqa: ASYNC910 -- the end of a task
         except trio.ClosedResourceError as error:  # raised here it would be wrapped in the nursery's group
             self.closed = error
             race.cancel(reason="the pt is closed")
-            return
+            return  # noqa: ASYNC910 -- likewise
         if self.winner is not None:  # both in one tick
             await trio.aclose_forcefully(stream)
             return

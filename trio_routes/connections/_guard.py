@@ -88,7 +88,7 @@ class Guard(AbstractContextManager["Connection", bool]):
         try:
             if self._scope.__exit__(exc_type, exc, traceback):
                 remaining = None
-        except BaseException as error:  # noqa: BLE001 -- what is left of a group: judged and raised again below
+        except BaseException as error:  # noqa: BLE001, ASYNC103 -- it is raised again below
             remaining = error
         if self._scope.cancel_called:
             remaining = self._after_loss(exc, remaining)

@@ -89,7 +89,7 @@ def guard_listener(
     return GuardedListener(ground, listener, policy, probe)
 
 
-async def serve_tcp(
+async def serve_tcp(  # noqa: ASYNC128 -- serve_listeners calls started()
     ground: Ground,
     handler: Callable[[GuardedStream], Awaitable[object]],
     port: int,
@@ -126,7 +126,7 @@ async def serve_tcp(
     )
 
 
-async def serve_ssl_over_tcp(
+async def serve_ssl_over_tcp(  # noqa: ASYNC128 -- as above
     ground: Ground,
     handler: Callable[[trio.SSLStream[GuardedStream]], Awaitable[object]],
     port: int,
@@ -170,7 +170,7 @@ def _connection_under_tls(stream: trio.SSLStream[GuardedStream]) -> Connection:
     return stream.transport_stream.connection
 
 
-async def _run_until_lost(
+async def _run_until_lost(  # noqa: ASYNC910 -- the whole of a task, or all but
     handler: Callable[[_S], Awaitable[object]], connection_of: Callable[[_S], Connection], stream: _S
 ) -> None:
     """Run a handler, and let it end quietly if nothing but the loss of its own stream ended it."""
@@ -181,9 +181,9 @@ async def _run_until_lost(
 
     try:
         await handler(stream)
-    except BaseException as error:
+    except BaseException as error:  # noqa: ASYNC103 -- what is swallowed holds no Cancelled
         going_on = remainder(error, partial(stems_from, is_own=is_own_loss))
         if going_on is error:
             raise
         if going_on is not None:  # the server was cancelled meanwhile
-            raise going_on from None
+            raise going_on from None  # noqa: ASYNC104 -- it is the Cancelled

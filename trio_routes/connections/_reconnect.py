@@ -123,7 +123,7 @@ async def _path_to(ground: Ground, egress: Egress, host: str | IPAddress) -> Res
         addresses = await addresses_of(ground.kernel, host, 0)
     except socket.gaierror as error:
         if error.errno == socket.EAI_AGAIN or not _has_default_route(ground, egress):
-            return None
+            return None  # noqa: ASYNC910 -- the failed look-up was the checkpoint
         raise
     for address in addresses:
         if egress.suits(address):
@@ -218,12 +218,12 @@ async def keep_connected(
         started = trio.current_time()
         try:
             return await handler(stream)
-        except BaseException as error:
+        except BaseException as error:  # noqa: ASYNC103 -- what is swallowed holds no Cancelled
             going_on = remainder(error, partial(_is_reason, stream, retry_on))
             if going_on is error:
                 raise
             if going_on is not None:  # cancelled meanwhile
-                raise going_on from None
+                raise going_on from None  # noqa: ASYNC104 -- it is the Cancelled
         finally:
             await trio.aclose_forcefully(stream)
         lost = stream.connection.loss is not None

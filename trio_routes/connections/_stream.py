@@ -73,12 +73,12 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         Raises:
           RouteLostError: The connection is lost; bytes that were still in the kernel's buffer are dropped.
         """
-        if self._record.loss is not None:
+        if self._record.loss is not None and not self._closed:
             await self._refuse()
         try:
             data = await self.inner.receive_some(max_bytes)
         except trio.BrokenResourceError as error:
-            self._raise(error)
+            raise self._explained(error)
         # Where a socket could not be disconnected it was shut down, and that forges an end-of-file: half a
         # download would pass for a whole one.
         if not data and self._record.loss is not None:
@@ -91,12 +91,12 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         Raises:
           RouteLostError: The connection is lost.
         """
-        if self._record.loss is not None:
+        if self._record.loss is not None and not self._closed:
             await self._refuse()
         try:
             await self.inner.send_all(data)
         except trio.BrokenResourceError as error:
-            self._raise(error)
+            raise self._explained(error)
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until `send_all` might not block, as `trio.abc.SendStream` has it.
@@ -104,12 +104,12 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         Raises:
           RouteLostError: The connection is lost.
         """
-        if self._record.loss is not None:
+        if self._record.loss is not None and not self._closed:
             await self._refuse()
         try:
             await self.inner.wait_send_all_might_not_block()
         except trio.BrokenResourceError as error:
-            self._raise(error)
+            raise self._explained(error)
         if self._record.loss is not None:  # a socket that was ended is writable
             self._raise_loss()
 
@@ -120,14 +120,14 @@ class GuardedStream(trio.abc.HalfCloseableStream):
           RouteLostError: The connection is lost.
           NotImplementedError: The inner stream cannot be half-closed; TLS in Trio cannot.
         """
-        if self._record.loss is not None:
+        if self._record.loss is not None and not self._closed:
             await self._refuse()
         if not isinstance(self.inner, trio.abc.HalfCloseableStream):
             raise NotImplementedError(f"{type(self.inner).__name__} cannot be half-closed")
         try:
             await self.inner.send_eof()
         except trio.BrokenResourceError as error:
-            self._raise(error)
+            raise self._explained(error)
         if self._record.loss is not None:  # Trio's socket streams return quietly from a second send_eof
             self._raise_loss()
 
@@ -164,12 +164,11 @@ class GuardedStream(trio.abc.HalfCloseableStream):
             self._released = True
             self._registry.release(self.connection)
 
-    async def _refuse(self) -> None:
-        """Answer a call that comes after the loss; return only where the stream itself has a better answer."""
-        if not self._closed:
-            # First a checkpoint: a retry loop must not starve the others, and a cancellation wins.
-            await trio.lowlevel.checkpoint()
-            self._raise_loss()
+    async def _refuse(self) -> NoReturn:
+        """Answer a call that comes after the loss."""
+        # First a checkpoint: a retry loop must not starve the others, and a cancellation wins.
+        await trio.lowlevel.checkpoint()
+        self._raise_loss()
 
     def _raise_loss(self) -> NoReturn:
         """Raise the loss: each time a new error, because tasks must not share tracebacks."""
@@ -177,23 +176,27 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         assert loss is not None
         raise RouteLostError(self.connection, loss)
 
-    def _raise(self, error: trio.BrokenResourceError) -> NoReturn:
-        """Say what really ended a call that failed with `error`."""
-        if self._closed:
-            raise trio.ClosedResourceError("this stream was closed") from error
-        if isinstance(error, RouteLostError):  # guarded further down
-            raise error
+    def _explained(self, error: trio.BrokenResourceError) -> Exception:
+        """What to raise for a call that failed with `error`: that itself, or what really ended the call."""
+        better: Exception
         connection = self.connection
-        loss = connection.loss
-        # A reset that comes while the path is in doubt is how a NAT, a filter or the peer answers what arrives
-        # by the new one. A TLS alert or a torn record is the peer's own affair.
-        if loss is None and connection.standing is Standing.SUSPECT and not isinstance(error.__cause__, ssl.SSLError):
-            self._registry.lose(connection, cause=f"reset while suspect: {error}")
+        if self._closed:
+            better = trio.ClosedResourceError("this stream was closed")
+        elif isinstance(error, RouteLostError):  # guarded further down
+            return error
+        else:
+            # A reset that comes while the path is in doubt is how a NAT, a filter or the peer answers what arrives
+            # by the new one. A TLS alert or a torn record is the peer's own affair.
+            is_reset = not isinstance(error.__cause__, ssl.SSLError)
+            if is_reset and connection.standing is Standing.SUSPECT:
+                self._registry.lose(connection, cause=f"reset while suspect: {error}")
             loss = self._record.loss
-        if loss is None:
-            self._raised.add(error)
-            raise error
-        raise RouteLostError(connection, loss) from error
+            if loss is None:
+                self._raised.add(error)
+                return error
+            better = RouteLostError(connection, loss)
+        better.__cause__ = error
+        return better
 
 
 def guard_stream(
