@@ -81,7 +81,10 @@ class Codec(NamedTuple):
 def _codec(
     kind: MessageType, decode: Callable[[bytes, int, int], _Message], encode: Callable[[_Message], bytes]
 ) -> Codec:
-    return Codec(kind, decode, lambda payload: encode(decode(payload, 0, len(payload))))
+    def encode_again(payload: bytes) -> bytes:
+        return encode(decode(payload, 0, len(payload)))
+
+    return Codec(kind, decode, encode_again)
 
 
 CODECS = [

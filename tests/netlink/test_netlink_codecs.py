@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
 
@@ -12,6 +13,7 @@ from hypothesis import given, settings, strategies as st
 from tests.netlink.recording import ALL_DATAGRAMS, CODECS, DATAGRAMS, MESSAGES, Codec, damaged, recorded
 from trio_routes._errors import NetlinkDecodeError
 from trio_routes.netlink import (
+    AF_BRIDGE,
     AF_INET,
     AF_INET6,
     FR_ACT_GOTO,
@@ -21,6 +23,7 @@ from trio_routes.netlink import (
     RTNH_F_LINKDOWN,
     RTNH_F_ONLINK,
     AddressMessage,
+    Header,
     IPAddress,
     LinkMessage,
     MessageType,
@@ -31,6 +34,8 @@ from trio_routes.netlink import (
     RouteBody,
     RouteMessage,
     RuleMessage,
+    attribute,
+    attribute_u32,
     decode_address,
     decode_link,
     decode_neighbour,
@@ -90,6 +95,105 @@ def test_bounds_outside_the_buffer_are_an_error(codec: Codec, payload: bytes, st
 
 
 @each_codec
+def test_no_message_is_read_from_before_or_behind_the_buffer(codec: Codec) -> None:
+    for message in recorded(codec.kind):
+        size = len(message.payload)
+        for start, end in (
+            (-size, size),
+            (-4, size),
+            (-4, 0),
+            (0, size + 1),
+            (4, 2),
+            (size, size),
+            (size + 4, size + 4),
+        ):
+            with pytest.raises(NetlinkDecodeError):
+                codec.decode(message.payload, start, end)
+
+
+def hop(length: int, ifindex: int = 3) -> bytes:
+    return struct.pack("=HBBi", length, 0, 0, ifindex)
+
+
+V4_ROUTE = encode_route(RouteMessage(RouteBody(AF_INET, 254, 8), 10 << 24))
+V6_ROUTE = encode_route(RouteMessage(RouteBody(AF_INET6, 254, 8), 0))
+BROKEN = {
+    "a next hop of length 0, which would never end": (decode_route, V4_ROUTE + attribute(9, hop(0)), "claims 0 bytes"),
+    "a next hop shorter than its header": (decode_route, V4_ROUTE + attribute(9, hop(7)), "claims 7 bytes"),
+    "a next hop past its end": (
+        decode_route,
+        V4_ROUTE + attribute(9, hop(12)) + attribute(99, b""),
+        "claims 12 bytes of 8",
+    ),
+    "half a next hop": (decode_route, V4_ROUTE + attribute(9, hop(8) + bytes(4)), "too few for a next hop"),
+    "RTA_VIA without an address": (decode_route, V4_ROUTE + attribute(18, b"\x0a\0"), "an address of 0 bytes"),
+    "RTA_VIA without a family": (decode_route, V4_ROUTE + attribute(18, b"\x0a"), "RTA_VIA is cut off"),
+    "RTA_CACHEINFO cut off": (decode_route, V6_ROUTE + attribute(12, bytes(31)), "RTA_CACHEINFO is cut off"),
+    "a metric cut off": (decode_route, V4_ROUTE + attribute(8, attribute(2, b"\1")), "too short"),
+    "an IPv6 destination of an IPv4 route": (
+        decode_route,
+        V4_ROUTE + attribute(1, bytes(16)),
+        "an address of 16 bytes",
+    ),
+    "a port range cut off": (
+        decode_rule,
+        encode_rule(RuleMessage(AF_INET)) + attribute(23, bytes(2)),
+        "range is cut off",
+    ),
+    "a uid range cut off": (
+        decode_rule,
+        encode_rule(RuleMessage(AF_INET)) + attribute(20, bytes(4)),
+        "range is cut off",
+    ),
+    "a group with half a member": (
+        decode_nexthop,
+        encode_nexthop(NexthopMessage(1)) + attribute(2, bytes(12)),
+        "last member is cut off",
+    ),
+    "an address message without an address": (decode_address, bytes([AF_INET]) + bytes(7), "without an address"),
+    "IFA_CACHEINFO cut off": (
+        decode_address,
+        bytes([AF_INET]) + bytes(7) + attribute(1, bytes(4)) + attribute(6, bytes(15)),
+        "IFA_CACHEINFO is cut off",
+    ),
+    "an address with more bits than it has": (
+        decode_address,
+        bytes([AF_INET, 33]) + bytes(6) + attribute(1, bytes(4)),
+        "a prefix of 33 bits",
+    ),
+}
+
+
+@pytest.mark.parametrize(("decode", "payload", "words"), BROKEN.values(), ids=BROKEN)
+def test_what_is_broken_inside_an_attribute_is_an_error(
+    decode: Callable[[bytes, int, int], object], payload: bytes, words: str
+) -> None:
+    with pytest.raises(NetlinkDecodeError, match=words) as caught:
+        decode(payload, 0, len(payload))
+    assert 0 <= caught.value.offset <= len(payload)
+
+
+def test_a_mark_without_a_mask_means_all_its_bits() -> None:
+    payload = encode_rule(RuleMessage(AF_INET)) + attribute_u32(10, 5)
+    rule = decode_rule(payload, 0, len(payload))
+    assert (rule.mark, rule.mask) == (5, 2**32 - 1)
+
+
+def test_neighbours_of_other_families_may_have_other_addresses() -> None:
+    header = encode_neighbour(NeighbourMessage(AF_BRIDGE, 3, None))
+    payload = header + attribute(1, bytes(6))
+    assert decode_neighbour(payload, 0, len(payload)).destination is None
+    payload = header + attribute(1, bytes([192, 0, 2, 1]))
+    assert decode_neighbour(payload, 0, len(payload)).destination == IPv4Address("192.0.2.1"), "a VXLAN's peer"
+
+
+def test_routes_of_other_families_are_decoded_as_far_as_they_are_alike() -> None:
+    multicast = b"\x80" + V4_ROUTE[1:]  # RTNL_FAMILY_IPMR: an answer to AF_UNSPEC brings such routes along
+    message = decode_route(multicast, 0, len(multicast))
+    assert (message.body.family, message.destination) == (128, 10 << 24)
+
+
+@each_codec
 def test_a_real_message_cut_off_anywhere_is_an_error_or_ends_between_attributes(codec: Codec) -> None:
     for message in recorded(codec.kind):
         payload = message.payload
@@ -130,7 +234,7 @@ def test_a_real_datagram_cut_off_anywhere_gives_its_first_messages_and_an_error(
         whole = list(iter_messages(data))
         starts = {start - 16 for _, start, _ in whole} | {end for _, _, end in whole}
         for end in range(len(data)):
-            seen = []
+            seen: list[tuple[Header, int, int]] = []
             try:
                 for span in iter_messages(data[:end]):
                     seen.append(span)  # noqa: PERF402  what came before the error is wanted

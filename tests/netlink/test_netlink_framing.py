@@ -225,6 +225,25 @@ def test_errors_that_were_built_are_read_back(number: int, ext_ack: str, offset:
     assert (done.errno, done.ext_ack) == (number, ext_ack)
 
 
+def test_what_a_quoted_request_claims_of_its_length_is_not_believed() -> None:
+    words = attribute_string(1, "no")
+    for length, expected in ((0, "no"), (15, "no"), (16, "no"), (2**32 - 1, None), (40, None)):
+        request = struct.pack("=iIHHII", -22, length, 26, 1, 9, 0)
+        message = build_message(MessageType.ERROR, NLM_F_ACK_TLVS, 9, request + words)
+        if expected is None:
+            with pytest.raises(NetlinkDecodeError, match="past the end"):
+                decode_error(message, 16, len(message))
+        else:
+            assert decode_error(message, 16, len(message)).ext_ack == expected
+
+
+def test_attributes_past_the_buffer_are_an_error() -> None:
+    with pytest.raises(NetlinkDecodeError):
+        Attributes(attribute_u32(1, 2), 0, 12)
+    with pytest.raises(NetlinkDecodeError):
+        Attributes(bytes(16), 8, 4)
+
+
 CONTROL = [DATAGRAMS[name][0] for name in DATAGRAMS if name.startswith(("refused", "acknowledged"))]
 
 
