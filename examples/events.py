@@ -1,0 +1,49 @@
+"""What happens to the way to one address: a line for every change of it, with what changed.
+
+    python examples/events.py ADDRESS [CHANGES]
+
+It prints which way packets to ADDRESS go now. Change routes, addresses or links meanwhile: for each change that moves
+the way it prints the event that did it and the new answer; a change elsewhere (a container's bridge, another prefix)
+prints nothing. It ends after CHANGES (default 3).
+"""
+
+from __future__ import annotations
+
+import sys
+
+import trio
+
+import trio_routes
+
+
+def way(pt: trio_routes.Pt, address: str) -> str:
+    """Say which way packets go, in words."""
+    resolution = pt.routes.lookup(address)
+    if resolution.outcome is not trio_routes.Outcome.ROUTED:
+        return resolution.outcome.value
+    names = [pt.routes.links[hop.ifindex].name for hop in resolution.hops if hop.ifindex in pt.routes.links]
+    gateways = [f" via {hop.gateway}" for hop in resolution.hops if hop.gateway is not None]
+    return f"by {', '.join(names) or resolution.kind.value}{''.join(gateways)}"
+
+
+async def main(address: str, changes: int = 3) -> None:
+    """Print so many changes."""
+    async with trio_routes.open_pt() as pt:
+        # Subscribed first, looked up second, no `await` between: nothing falls into a gap.
+        with pt.subscribe() as events:
+            known = way(pt, address)
+            print(f"{address}: {known}", flush=True)
+            async for event in events:
+                now = way(pt, address)
+                if now == known:
+                    continue
+                known = now
+                print(f"{type(event).__name__}: {address}: {known}", flush=True)
+                changes -= 1
+                if changes == 0:
+                    break
+    print("done", flush=True)
+
+
+if __name__ == "__main__":
+    trio.run(main, sys.argv[1], *map(int, sys.argv[2:3]))

@@ -1,0 +1,129 @@
+"""The examples, as a user runs them: each in a process of its own, on a host of the lab, while its route goes and comes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from trio_routes import testing
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+# The longest step of these tests is the default policy's second before a connection is closed.
+BOUND = 20
+
+
+class Example:
+    """A running example, read line by line."""
+
+    def __init__(self, host: testing.Host, name: str, *arguments: object) -> None:
+        argv = [sys.executable, os.fspath(EXAMPLES / name), *map(str, arguments)]
+        self.process = host.start(argv, stdout=subprocess.PIPE)
+        self.lines: list[str] = []
+        self._rest = b""
+
+    async def until(self, start: str) -> str:
+        """Read on to the next line that begins with ``start``, and return it."""
+        before = len(self.lines)
+        while True:
+            while b"\n" not in self._rest:
+                self._rest += await self._read(start, before)
+            line, self._rest = self._rest.split(b"\n", 1)
+            self.lines.append(line.decode())
+            if self.lines[-1].startswith(start):
+                return self.lines[-1]
+
+    async def _read(self, start: str, before: int) -> bytes:
+        stdout = self.process.stdout
+        assert stdout is not None
+        seen = "\n".join(self.lines[before:])
+        with trio.move_on_after(BOUND):
+            data = await stdout.receive_some()
+            assert data, f"{self.process} ended before a line with {start!r}; it printed:\n{seen}"
+            return bytes(data)
+        raise AssertionError(f"{self.process} printed no line with {start!r} for {BOUND} s, but:\n{seen}")
+
+    async def ends_well(self) -> None:
+        await self.until("done")
+        with trio.fail_after(BOUND):
+            assert await self.process.wait() == 0
+
+
+async def echo(stream: trio.SocketStream) -> None:
+    try:
+        async for data in stream:
+            await stream.send_all(data)
+    except trio.BrokenResourceError:
+        pass  # the client's kernel told us that its connection was ended for its route
+
+
+@pytest.mark.slow  # the default policy waits a second before it closes
+async def test_the_client_says_what_it_lost_and_goes_on_over_the_other_uplink(
+    lab: testing.Lab, nursery: trio.Nursery
+) -> None:
+    net = lab.two_uplinks(nat=True)
+    nursery.start_soon(trio.serve_listeners, echo, net.server.listen(7))
+    client = Example(net.device, "client.py", net.server_addresses[4], 7, 6)
+    assert f"via {net.wifi_gateways[4]}" in await client.until("connected: ")
+    await client.until("echo: line 1")
+    net.device.delete_route("default", via=net.wifi_gateways[4])
+    assert "no route" in await client.until("lost: ")
+    net.device.add_route("default", via=net.lte_gateways[4])
+    assert f"via {net.lte_gateways[4]}" in await client.until("connected: ")
+    await client.ends_well()
+    echoed = [line for line in client.lines if line.startswith("echo: ")]
+    assert echoed == [f"echo: line {number}" for number in range(6)]
+
+
+async def session(host: testing.Host, server: str, port: int, line: bytes) -> tuple[trio.SocketStream, bytes]:
+    """Open a session called "alice", and say one line in it."""
+    stream = await host.open_tcp_stream(server, port)
+    await stream.send_all(b"alice\n" + line + b"\n")
+    with trio.fail_after(BOUND):
+        return stream, bytes(await stream.receive_some())
+
+
+@pytest.mark.slow  # as above
+async def test_the_server_saves_the_state_of_a_session_whose_route_it_lost_and_resumes_it(
+    lab: testing.Lab, tmp_path: Path
+) -> None:
+    net = lab.two_uplinks(nat=False)
+    address, state = net.server_addresses[4], tmp_path / "state.json"
+    server = Example(net.server, "server.py", 7, state, 1)
+    await server.until("listening")
+    lost, answer = await session(net.device, address, 7, b"one")
+    assert answer == b"1 one\n"
+    assert await server.until("new: ") == "new: alice"
+    net.server.delete_route("10.0.1.0/24")
+    assert "no route" in await server.until("lost: alice: ")
+    assert await server.until("saved: ") == "saved: alice at 1"
+    assert json.loads(state.read_text()) == {"alice": 1}
+    net.server.add_route("10.0.1.0/24", via="198.51.100.1")
+    again, answer = await session(net.device, address, 7, b"two")
+    assert answer == b"2 two\n"
+    assert await server.until("resumed: ") == "resumed: alice"
+    await again.aclose()
+    assert await server.until("ended: ") == "ended: alice at 2"
+    await server.ends_well()
+    await trio.aclose_forcefully(lost)
+
+
+async def test_the_events_are_told_that_move_the_way_and_no_others(lab: testing.Lab) -> None:
+    net = lab.two_uplinks(nat=True)
+    events = Example(net.device, "events.py", net.server_addresses[4], 3)
+    address = net.server_addresses[4]
+    assert await events.until("") == f"{address}: by wlan0 via {net.wifi_gateways[4]}"
+    net.device.add_route("203.0.113.0/24", via=net.lte_gateways[4])  # elsewhere
+    net.device.add_route("default", via=net.lte_gateways[4], metric=50)
+    assert await events.until("") == f"RouteAdded: {address}: by wwan0 via {net.lte_gateways[4]}"
+    net.wwan0.down()
+    assert await events.until("") == f"LinkDown: {address}: by wlan0 via {net.wifi_gateways[4]}"
+    net.device.delete_route("default", via=net.wifi_gateways[4])
+    assert await events.until("") == f"RouteRemoved: {address}: no route"
+    await events.ends_well()
