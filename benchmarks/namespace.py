@@ -6,19 +6,19 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
-from typing import Any
 
 
-def run_in_namespace(module: str, *arguments: str, timeout: float = 300) -> Any:
-    """Run ``python -m module`` in a fresh namespace with ``lo`` up and return the JSON that it printed last."""
+def run_in_namespace(module: str, *arguments: str, timeout: float = 300) -> dict[str, float]:
+    """Run ``python -m module`` in a fresh namespace with ``lo`` up and return the JSON object of numbers that it printed last."""
     unshare = ["unshare", "-n"] if os.geteuid() == 0 else ["unshare", "-Urn"]
     command = [*unshare, sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=timeout, text=True)
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    figures: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return figures
 
 
 def ip(*lines: str) -> None:
-    """Run ip(8) commands, one a line, in one process."""
+    """Run a few commands of ip(8), one a line, in one process."""
     ip_batch(lines)
 
 

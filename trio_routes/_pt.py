@@ -1,5 +1,7 @@
 """`open_pt()` and `Pt`: one worker's context. Wiring only: each part does its work elsewhere.
 
+What flows where::
+
     kernel ─▶ Follower ─▶ Cache ─▶ ChangeBatch ─┬─▶ Reassessor ─▶ Registry ─▶ cancel, disconnect
                                                 ├─▶ events ─▶ Broadcast ─▶ subscribers
                                                 ├─▶ Pulse ─▶ whoever waits for a route

@@ -13,7 +13,7 @@ from __future__ import annotations
 import types
 from collections.abc import Awaitable
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Protocol, Self
 
 import trio
 
@@ -50,7 +50,7 @@ class Services(AbstractAsyncContextManager["Services", bool]):
         self._scopes: list[trio.CancelScope] = []
         self._failures: list[Exception] = []
 
-    async def __aenter__(self) -> Services:
+    async def __aenter__(self) -> Self:
         self._nursery = await self._nursery_manager.__aenter__()
         self._body.__enter__()
         return self
@@ -60,8 +60,10 @@ class Services(AbstractAsyncContextManager["Services", bool]):
         await self._nursery.start(self._run, service)
 
     @trio.lowlevel.enable_ki_protection  # Ctrl-C belongs to the body
-    async def _run(self, service: Service, *, task_status: trio.TaskStatus[None]) -> None:
-        with trio.CancelScope() as scope:
+    async def _run(  # noqa: ASYNC114, ASYNC910 - private; a service is a checkpoint
+        self, service: Service, *, task_status: trio.TaskStatus[None]
+    ) -> None:
+        with trio.CancelScope() as scope:  # noqa: ASYNC912
             self._scopes.append(scope)
             try:
                 await service(task_status=_ShieldOnceStarted(task_status, scope))
@@ -82,14 +84,14 @@ class Services(AbstractAsyncContextManager["Services", bool]):
         replaced: BaseException | None = None
         try:
             swallowed = bool(self._body.__exit__(kind, error, traceback))
-        except BaseException as left:  # what remains of a group once Cancelled was taken out
+        except BaseException as left:  # noqa: ASYNC103, BLE001 - a group without its Cancelled; raised below
             replaced = left
         for scope in self._scopes:
             scope.cancel(reason="the pt is closing")
         # The services end at once; an outer cancellation has nothing to hurry here, and must not replace
         # the body's exception by its own.
         self._nursery.cancel_scope.shield = True
-        await self._nursery_manager.__aexit__(None, None, None)
+        await self._nursery_manager.__aexit__(None, None, None)  # noqa: ASYNC102 - it is shielded, and ends at once
         own = replaced if replaced is not None else None if swallowed else error
         if self._failures:
             errors: list[BaseException] = [*self._failures]

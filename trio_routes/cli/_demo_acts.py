@@ -74,6 +74,7 @@ class Client:
 
     def __init__(self) -> None:
         self.waiting = trio.Event()
+        self.lost = trio.Event()
         self.ended_at = 0.0
         self.error: RouteLostError | None = None
         self.returned_at = 0.0
@@ -89,6 +90,7 @@ class Client:
         except RouteLostError as error:
             self.ended_at = time.perf_counter()
             self.error = error
+            self.lost.set()
             raise
 
 
@@ -112,8 +114,7 @@ async def lose_the_wifi(loss: Loss, family: Literal[4, 6], say: Say) -> ActResul
             say(f"{loss.story}; a guarded and a plain connection wait in receive_some()")
             loss.act(scene)
             with trio.move_on_after(_ACT_BOUND / 2):
-                while client.error is None:
-                    await trio.sleep(0.001)
+                await client.lost.wait()
             if client.error is not None:
                 result.ended_after = client.ended_at - scene.witness.first
                 result.reason = client.error.verdict.value

@@ -186,7 +186,8 @@ class LinuxKernel:
         listeners: list[trio.SocketListener] = []
         try:
             for address in addresses:
-                listeners.append(trio.SocketListener(await self._listening(address, port, backlog)))
+                sock = await self._listening(address, port, backlog)
+                listeners.append(trio.SocketListener(sock))
         except BaseException:
             for listener in listeners:
                 listener.socket.close()
