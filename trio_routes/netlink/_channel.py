@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import errno
 import logging
-import struct
 
 import attrs
 
+from ._framing import HEADER, HEADER_SIZE
 from ._kernel import NetlinkSocket
 from ._requests import Request
 
@@ -25,7 +25,6 @@ READ_SIZE = 64 * 1024
 # Parts of a dump hold hundreds of messages each, so the octets are bounded too (about a thousand routes).
 BATCH_DATAGRAMS = 256
 BATCH_OCTETS = 128 * 1024
-_HEADER = struct.Struct("=IHHII")
 
 
 @attrs.frozen(slots=True)
@@ -35,10 +34,12 @@ class Received:
     Attributes:
       datagrams: (the sequence number of our request that it answers, or 0 for a notification; the bytes).
       lost: Why notifications are missing ("the receive buffer overflowed"), or "".
+      more: Whether there may be more waiting: the batch was full.
     """
 
     datagrams: list[tuple[int, bytes]]
     lost: str = ""
+    more: bool = False
 
 
 @attrs.define(slots=True)
@@ -59,6 +60,7 @@ class Channel:
         self._socket = socket
         self._buffer = bytearray(READ_SIZE)
         self._sequence = 0
+        self._draining = False
         self.statistics = ChannelStatistics()
 
     @property
@@ -96,56 +98,60 @@ class Channel:
 
         Once the kernel had to drop notifications it drops all later ones, without another
         word, until the queue has been emptied: so after a loss everything waiting is thrown
-        away, and only a fresh dump can tell the truth again.
+        away, batch by batch, and the loss is reported when that is done. Only a fresh dump can
+        tell the truth again.
+
+        Raises:
+          OSError: The socket failed.
         """
         datagrams: list[tuple[int, bytes]] = []
         counters = self.statistics
-        ours = self._socket.port
         enough = counters.octets + BATCH_OCTETS
-        while len(datagrams) < limit and counters.octets < enough:
+        for _ in range(limit):
+            if counters.octets >= enough:
+                break
             try:
                 length, truncated, sender = self._socket.receive_into(self._buffer)
             except (BlockingIOError, InterruptedError):
-                break
+                if self._draining:
+                    self._draining = False
+                    return Received([], lost="the receive buffer overflowed")
+                return Received(datagrams)
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
                 counters.overruns += 1
-                self._drain()
-                return Received([], "the receive buffer overflowed")
+                self._draining = True
+                datagrams.clear()
+                continue
             if sender != 0:
-                # Only the kernel speaks. A process with CAP_NET_ADMIN can send to any port id;
-                # the header's own port field proves nothing, the socket address does.
-                counters.forged += 1
-                if counters.forged == 1:
-                    log.warning("dropped a netlink message that port id %d sent, not the kernel", sender)
+                self._note_forged(sender)
                 continue
             counters.datagrams += 1
             counters.octets += length
+            if self._draining:
+                continue
             if truncated:
                 counters.truncated += 1
-                self._drain()
-                return Received([], "a datagram was larger than the read buffer")
+                return Received([], lost="a datagram was larger than the read buffer", more=True)
             data = bytes(memoryview(self._buffer)[:length])
-            reply_to = 0
-            if length >= 16:
-                _, _, _, sequence, port = _HEADER.unpack_from(data)
-                # A notification repeats the sequence number and port of whoever caused it.
-                if port == ours:
-                    reply_to = sequence
-            datagrams.append((reply_to, data))
-        return Received(datagrams)
+            datagrams.append((self._request_answered(data), data))
+        return Received(datagrams, more=True)
 
-    def _drain(self) -> None:
-        # A sender that never pauses must not keep us here: past the bound the next read goes on.
-        for _ in range(1_000_000):
-            try:
-                self._socket.receive_into(self._buffer)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
+    def _note_forged(self, sender: int) -> None:
+        # Only the kernel speaks. A process with CAP_NET_ADMIN can send to any port id; the
+        # header's own port field proves nothing, the socket address does.
+        self.statistics.forged += 1
+        if self.statistics.forged == 1:
+            log.warning("dropped a netlink message that port id %d sent, not the kernel", sender)
+
+    def _request_answered(self, data: bytes) -> int:
+        """The sequence number of our request that a datagram answers, or 0."""
+        if len(data) < HEADER_SIZE:
+            return 0
+        _, _, _, sequence, port = HEADER.unpack_from(data)
+        # A notification repeats the sequence number and port of whoever caused it.
+        return int(sequence) if port == self._socket.port else 0
 
     def close(self) -> None:
         """Close the socket."""

@@ -1,14 +1,6 @@
 """The routing cache: a live copy of the kernel's tables, rules, links and addresses, and lookups in it."""
 
-from ._cache import (
-    FOUND_BY_DUMP as FOUND_BY_DUMP,
-    ROUTES_OF as ROUTES_OF,
-    RULES_OF as RULES_OF,
-    Cache as Cache,
-    Part as Part,
-    Staging as Staging,
-    address_of as address_of,
-)
+from ._cache import Cache as Cache
 from ._changes import (
     AddressChange as AddressChange,
     ChangeBatch as ChangeBatch,
@@ -17,6 +9,14 @@ from ._changes import (
     NeighbourChange as NeighbourChange,
     RouteChange as RouteChange,
     RuleChange as RuleChange,
+)
+from ._settling import FOUND_BY_DUMP as FOUND_BY_DUMP
+from ._staging import (
+    EVERYTHING as EVERYTHING,
+    NO_DOUBTS as NO_DOUBTS,
+    Doubts as Doubts,
+    Part as Part,
+    Staging as Staging,
 )
 from ._values import (
     Address as Address,

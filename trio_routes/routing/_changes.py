@@ -6,10 +6,16 @@ down"); a removal that the cache derived looks exactly like one that the kernel 
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator
+from typing import TypeVar
+
 import attrs
 
 from ..netlink import IPAddress, NextHop, RouteBody
 from ._values import Address, Link, Route, Rule
+
+_T = TypeVar("_T")
 
 
 @attrs.frozen(slots=True)
@@ -112,3 +118,72 @@ class ChangeBatch:
             or self.everything
             or self.resynced
         )
+
+
+def net_of(batch: ChangeBatch) -> ChangeBatch:
+    """What a batch comes to in the end: what went and came back, or came and went, is no change.
+
+    The notifications that arrive during a resync are applied to tables that have missed something, and the dump
+    corrects what came of it; only the difference between before and after is true. Gateways are compared that way
+    already, and what is not a pair of before and after (revived routes, `everything`) stays.
+    """
+    links = ((_ifindex(step.old or step.new), step.old, step.new, step.cause) for step in batch.links)
+    addresses = ((_address_key(step.old or step.new), step.old, step.new, step.cause) for step in batch.addresses)
+    rules = ((step.old or step.new, step.old, step.new, step.cause) for step in batch.rules)
+    neighbours = Counter((step.ifindex, step.address) for step in batch.neighbours)
+    return attrs.evolve(
+        batch,
+        routes=list(_net_routes(batch.routes)),
+        links=[LinkChange(*chain) for chain in _chained(links)],
+        addresses=[AddressChange(*chain) for chain in _chained(addresses)],
+        rules=[RuleChange(*chain) for chain in _chained(rules)],
+        # Each change of a neighbour is the opposite of the one before.
+        neighbours=[
+            step
+            for step in {(step.ifindex, step.address): step for step in batch.neighbours}.values()
+            if neighbours[step.ifindex, step.address] % 2
+        ],
+    )
+
+
+def _ifindex(link: Link | None) -> int:
+    return 0 if link is None else link.ifindex
+
+
+def _address_key(address: Address | None) -> Hashable:
+    return None if address is None else (address.ifindex, address.address, address.prefix_length)
+
+
+def _chained(
+    steps: Iterable[tuple[Hashable, _T | None, _T | None, str]],
+) -> Iterator[tuple[_T | None, _T | None, str]]:
+    """Join the steps of each thing, by its key, to one step from its first state to its last."""
+    chains: dict[Hashable, tuple[_T | None, _T | None, str]] = {}
+    for key, old, new, cause in steps:
+        first = chains[key][0] if key in chains else old
+        chains[key] = first, new, cause
+    return (chain for chain in chains.values() if chain[0] != chain[1])
+
+
+def _net_routes(changes: Iterable[RouteChange]) -> Iterator[RouteChange]:
+    """Do the same for routes, of which several can be under one prefix: equal ones that went and came cancel out."""
+    by_prefix: dict[tuple[int, int, int, int], tuple[Counter[RouteBody], str]] = {}
+    for change in changes:
+        body = change.old if change.old is not None else change.new
+        if body is None:
+            continue
+        key = body.family, body.table, body.prefix_length, change.destination
+        balance = by_prefix[key][0] if key in by_prefix else Counter[RouteBody]()
+        if change.old is not None:
+            balance[change.old] -= 1
+        if change.new is not None:
+            balance[change.new] += 1
+        by_prefix[key] = balance, change.cause
+    for (*_, destination), (balance, cause) in by_prefix.items():
+        gone = [body for body, count in balance.items() if count < 0]
+        came = [body for body, count in balance.items() if count > 0]
+        if len(gone) == len(came) == 1:
+            yield RouteChange(destination, gone[0], came[0], cause)
+        else:
+            yield from (RouteChange(destination, body, None, cause) for body in gone)
+            yield from (RouteChange(destination, None, body, cause) for body in came)

@@ -6,32 +6,44 @@ Measured in docs/kernel.md; in short, for plain unicast routes:
     ------------------------------   ---------------------------------------   -------------------------------
     link down                        routes with no way left go; `local` stay  routes by it go (announced later
                                      multipath: that way is dead               too); a group when its last way dies
-    link up                          multipath ways come alive                 the same
-    link gone                        as down, and multipath with any way there that way leaves its group
+    link up                          multipath ways come alive                 with its ff00::/8, once IPv6 is up
+    link gone                        as down, and multipath with any way       that way leaves its group
+                                     there goes as a whole
     carrier lost, link down or gone  nexthop objects on it go, groups shrink; routes that used them go
     last address of a link removed   routes by it go, multipath ways are dead  (nothing like it)
     address added again              multipath ways come alive                 (nothing like it)
+    ff00::/8 of a link removed                                                 IPv6 is off there: ways are dead
 
-A next hop's being dead is never stored: `State.alive` reads it off the link. What is announced
-later is by then unknown to the cache and ignored.
+A next hop's being dead for its link's sake is never stored: `State.alive` reads it off the link. Ways
+that are dead while the link is up are in `State.dead_ways`. What the kernel announces later is by
+then unknown to the cache and ignored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
 
 import attrs
 
-from ..netlink import AF_INET, AF_INET6, RT_SCOPE_HOST, RouteBody
-from ._nodes import bodies
+from ..netlink import (
+    AF_INET,
+    AF_INET6,
+    RT_SCOPE_HOST,
+    RT_TABLE_LOCAL,
+    RTN_MULTICAST,
+    IPAddress,
+    RouteBody,
+)
+from ._editor import Editor
+from ._nodes import Node, bodies
+from ._staging import Part
+from ._tables import NodeKey
 from ._values import Address, Link
 
-if TYPE_CHECKING:
-    from ._cache import Cache
-    from ._tables import NodeKey
-
 _LOWER_UP = Link.IFF_LOWER_UP
+# ff00::/8, which every link has in table 255 while IPv6 is on there (addrconf_add_mroute).
+_MULTICAST_KEY: NodeKey = (RT_TABLE_LOCAL, 8, 0xFF << 120)
+_OBJECTS_AND_ROUTES = (Part.NEXTHOPS, Part.IPV4_ROUTES, Part.IPV6_ROUTES)
 
 
 def describe_link_change(old: Link | None, new: Link | None) -> str:
@@ -49,51 +61,73 @@ def describe_link_change(old: Link | None, new: Link | None) -> str:
     return f"link {new.name} changed"
 
 
-def by_link(cache: Cache, old: Link | None, new: Link | None, cause: str) -> None:
+def by_link(editor: Editor, ifindex: int, old: Link | None, new: Link | None, cause: str) -> None:
     """Do what a link's change implies."""
-    if old is None:
-        return
-    ifindex = old.ifindex
     if new is None:
-        _forget_link(cache, ifindex, cause)
+        editor.contest(*_OBJECTS_AND_ROUTES)
+        _forget_link(editor, ifindex, cause)
         return
-    if old.up and not new.up:
-        _without_nexthops_on(cache, ifindex, cause)
-        _drop_dead(cache, AF_INET, ifindex, cause, _stays_ipv4)
-        _drop_dead(cache, AF_INET6, ifindex, cause, _never)
-    elif old.flags & _LOWER_UP and not new.flags & _LOWER_UP:
-        _without_nexthops_on(cache, ifindex, cause)
-    if (new.up and not old.up) or (new.flags & _LOWER_UP and not old.flags & _LOWER_UP):
-        _revive(cache, ifindex)
+    was_up, had_carrier = (False, False) if old is None else (old.up, bool(old.flags & _LOWER_UP))
+    has_carrier = bool(new.flags & _LOWER_UP)
+    if (was_up and not new.up) or (had_carrier and not has_carrier):
+        editor.contest(*_OBJECTS_AND_ROUTES)
+        _without_nexthops_on(editor, ifindex, cause)
+    if was_up and not new.up:
+        _drop_dead(editor, AF_INET, ifindex, cause, stays=_is_local_ipv4)
+        _drop_dead(editor, AF_INET6, ifindex, cause)
+        _let_ways_die(editor, AF_INET6, ifindex)
+    if new.up and not was_up:
+        editor.revive_ways(AF_INET, ifindex)
+    if (new.up and not was_up) or (has_carrier and not had_carrier):
+        _note_revived(editor, ifindex)
 
 
-def by_address(cache: Cache, ifindex: int, old: Address | None, new: Address | None) -> None:
-    """Do what an address's coming or going implies."""
-    entry = new or old
-    if entry is None or entry.address.version != 4:
+def by_address(editor: Editor, ifindex: int, address: IPAddress, new: Address | None) -> None:
+    """Do what an address's coming (`new`) or going (None) implies."""
+    state = editor.state
+    if address.version == 6:
+        if new is None and any(body.prefsrc == address for body in state.tables[AF_INET6].bodies()):
+            # Routes that prefer it lose that preference silently, unless another link has the address.
+            editor.suspect.add(Part.IPV6_ROUTES)
         return
-    state = cache.state
     if new is not None:
-        if ifindex in state.without_ipv4:
-            state.without_ipv4.discard(ifindex)
-            _revive(cache, ifindex)
+        if any(way[1] == ifindex and way[0].family == AF_INET for way in state.dead_ways):
+            editor.revive_ways(AF_INET, ifindex)
+            _note_revived(editor, ifindex)
         return
     if any(True for _ in state.addresses.on_link(ifindex, AF_INET)):
         return
-    # The last IPv4 address of a link takes IPv4 itself off it: every route through it goes
-    # silently, in every table; only routes that name a nexthop object stay.
-    state.without_ipv4.add(ifindex)
+    # The last IPv4 address of a link takes IPv4 itself off it (fib_disable_ip): every route through it
+    # goes silently, in every table; only routes that name a nexthop object stay. Routes that are
+    # added afterwards live.
+    editor.contest(Part.IPV4_ROUTES)
     link = state.links.get(ifindex)
     name = ifindex if link is None else link.name
-    _drop_dead(cache, AF_INET, ifindex, f"the last IPv4 address of link {name} was removed", _never)
+    _drop_dead(editor, AF_INET, ifindex, f"the last IPv4 address of link {name} was removed")
+    _let_ways_die(editor, AF_INET, ifindex)
 
 
-def without_nexthops(cache: Cache, ids: set[int], cause: str) -> None:
+def by_route(editor: Editor, key: NodeKey, body: RouteBody, gone: bool) -> None:
+    """Do what a route's coming or going implies: a link's ff00::/8 tells whether IPv6 is on there."""
+    if key != _MULTICAST_KEY or body.family != AF_INET6 or body.type != RTN_MULTICAST:
+        return
+    for hop in body.nexthops:
+        if gone:
+            _let_ways_die(editor, AF_INET6, hop.ifindex)
+        else:
+            editor.revive_ways(AF_INET6, hop.ifindex)
+            _note_revived(editor, hop.ifindex)
+
+
+def without_nexthops(editor: Editor, ids: Iterable[int], cause: str) -> None:
     """Remove nexthop objects, take them out of groups, and remove the routes that are left with none."""
-    known = cache.state.nexthops
-    gone = {number for number in ids if known.pop(number, None) is not None}
+    known = editor.state.nexthops
+    gone = {number for number in ids if number in known}
     if not gone:
         return
+    editor.remember_gateways_by_objects()
+    for number in gone:
+        del known[number]
     for number, message in list(known.items()):
         if not message.group:
             continue
@@ -103,82 +137,96 @@ def without_nexthops(cache: Cache, ids: set[int], cause: str) -> None:
             gone.add(number)
         elif left != message.group:
             known[number] = attrs.evolve(message, group=left)
-    for family, tables in cache.state.tables.items():
-        dying = [
-            (key, tuple(body for body in bodies(node) if body.nexthop_id in gone))
-            for key, node in tables.by_nexthop(gone)
-        ]
-        cache.drop_routes(family, dying, cause)
-    cache.note_everything()
+            editor.touch(Part.NEXTHOPS, number)
+    for number in gone:
+        editor.touch(Part.NEXTHOPS, number)
+    for family, tables in editor.state.tables.items():
+        editor.drop_routes(family, _of_each(tables.by_nexthop(gone), lambda body: body.nexthop_id in gone), cause)
+    editor.batch.everything = True
 
 
-def _without_nexthops_on(cache: Cache, ifindex: int, cause: str) -> None:
-    without_nexthops(cache, {n for n, message in cache.state.nexthops.items() if message.ifindex == ifindex}, cause)
+def _without_nexthops_on(editor: Editor, ifindex: int, cause: str) -> None:
+    objects = editor.state.nexthops.items()
+    without_nexthops(editor, [number for number, message in objects if message.ifindex == ifindex], cause)
 
 
-def _forget_link(cache: Cache, ifindex: int, cause: str) -> None:
-    state = cache.state
-    _without_nexthops_on(cache, ifindex, cause)
-    tables = state.tables[AF_INET]
-    cache.drop_routes(AF_INET, _each(tables.through_link(ifindex, _plain), lambda body: _uses(body, ifindex)), cause)
+def _forget_link(editor: Editor, ifindex: int, cause: str) -> None:
+    state = editor.state
+    _without_nexthops_on(editor, ifindex, cause)
+    ipv4 = state.tables[AF_INET].through_link(ifindex, _is_plain)
+    editor.drop_routes(AF_INET, _of_each(ipv4, lambda body: _uses(body, ifindex)), cause)
     # The siblings of an IPv6 group that were on other links stay.
-    gone: list[tuple[NodeKey, tuple[RouteBody, ...]]] = []
-    shrunk: list[tuple[NodeKey, RouteBody, RouteBody]] = []
-    for key, node in state.tables[AF_INET6].through_link(ifindex, _plain):
-        for body in bodies(node):
-            if not _uses(body, ifindex):
-                continue
-            left = tuple(hop for hop in body.nexthops if hop.ifindex != ifindex)
-            if left:
-                shrunk.append((key, body, attrs.evolve(body, nexthops=left, multipath=len(left) > 1)))
-            else:
-                gone.append((key, (body,)))
-    cache.drop_routes(AF_INET6, gone, cause)
-    cache.replace_routes(AF_INET6, shrunk, cause)
-    for address_key in [item[0] for item in state.addresses.items() if item[1].ifindex == ifindex]:
-        cache.set_address(address_key, None, cause)
-    state.without_ipv4.discard(ifindex)
-    state.failed = {known for known in state.failed if known[0] != ifindex}
-    for family in (AF_INET, AF_INET6):
-        state.switches.pop((family, ifindex), None)
+    ipv6 = [
+        (key, body, tuple(hop for hop in body.nexthops if hop.ifindex != ifindex))
+        for key, node in state.tables[AF_INET6].through_link(ifindex, _is_plain)
+        for body in bodies(node)
+        if _uses(body, ifindex)
+    ]
+    editor.drop_routes(AF_INET6, [(key, (body,)) for key, body, left in ipv6 if not left], cause)
+    shrunk = [
+        (key, body, attrs.evolve(body, nexthops=left, multipath=len(left) > 1)) for key, body, left in ipv6 if left
+    ]
+    editor.swap_routes(AF_INET6, shrunk, cause)
+    for key, address in state.addresses.by_key().items():
+        if address.ifindex == ifindex:
+            editor.touch(Part.ADDRESSES, key)
+            editor.set_address(key, None, cause)
+    state.failed -= {known for known in state.failed if known[0] == ifindex}
+    state.dead_ways -= {way for way in state.dead_ways if way[1] == ifindex}
+    state.ignoring_linkdown -= {(AF_INET, ifindex), (AF_INET6, ifindex)}
 
 
-def _drop_dead(cache: Cache, family: int, ifindex: int, cause: str, stays: Callable[[RouteBody], bool]) -> None:
-    """Remove the routes by a link that have no living next hop left."""
-    alive = cache.state.alive
+def _let_ways_die(editor: Editor, family: int, ifindex: int) -> None:
+    """Mark the ways by a link, of routes that have others beside, as dead until something revives them."""
+    tables = editor.state.tables[family]
+    several = [body for body in tables.bodies_by(ifindex) if _is_plain(body) and len(body.nexthops) > 1]
+    editor.state.dead_ways.update((body, ifindex) for body in several)
+
+
+def _never(_: RouteBody) -> bool:
+    return False
+
+
+def _drop_dead(
+    editor: Editor, family: int, ifindex: int, cause: str, *, stays: Callable[[RouteBody], bool] = _never
+) -> None:
+    """Remove the routes whose last living next hop was on this link. LINKDOWN alone does not remove a route."""
+    dead = editor.state.dead
 
     def dies(body: RouteBody) -> bool:
-        # LINKDOWN alone does not remove a route, so `alive` may call a way dead that the kernel only
-        # passes over; among several ways on other links without carrier that distinction matters.
-        return _uses(body, ifindex) and not stays(body) and not any(alive(family, hop) for hop in body.nexthops)
+        return (
+            _uses(body, ifindex)
+            and not stays(body)
+            and all(hop.ifindex == ifindex or dead(body, hop) for hop in body.nexthops)
+        )
 
-    cache.drop_routes(family, _each(cache.state.tables[family].through_link(ifindex, _plain), dies), cause)
+    dying = list(_of_each(editor.state.tables[family].through_link(ifindex, _is_plain), dies))
+    editor.drop_routes(family, dying, cause)
+    editor.state.dead_ways -= {(body, hop.ifindex) for _, gone in dying for body in gone for hop in body.nexthops}
 
 
-def _revive(cache: Cache, ifindex: int) -> None:
-    for family, tables in cache.state.tables.items():
+def _note_revived(editor: Editor, ifindex: int) -> None:
+    for family, tables in editor.state.tables.items():
         revived = tables.through_link(ifindex, lambda body: len(body.nexthops) > 1)
-        cache.note_revived(family, [key for key, _ in revived])
+        editor.note_revived(family, [key for key, _ in revived])
 
 
-def _each(
-    nodes: list[tuple[NodeKey, RouteBody | tuple[RouteBody, ...]]], wanted: Callable[[RouteBody], bool]
-) -> list[tuple[NodeKey, tuple[RouteBody, ...]]]:
-    found = [(key, tuple(body for body in bodies(node) if wanted(body))) for key, node in nodes]
-    return [(key, chosen) for key, chosen in found if chosen]
+def _of_each(
+    nodes: Iterable[tuple[NodeKey, Node]], wanted: Callable[[RouteBody], bool]
+) -> Iterator[tuple[NodeKey, tuple[RouteBody, ...]]]:
+    for key, node in nodes:
+        chosen = tuple(body for body in bodies(node) if wanted(body))
+        if chosen:
+            yield key, chosen
 
 
 def _uses(body: RouteBody, ifindex: int) -> bool:
     return not body.nexthop_id and any(hop.ifindex == ifindex for hop in body.nexthops)
 
 
-def _plain(body: RouteBody) -> bool:
+def _is_plain(body: RouteBody) -> bool:
     return not body.nexthop_id
 
 
-def _stays_ipv4(body: RouteBody) -> bool:
+def _is_local_ipv4(body: RouteBody) -> bool:
     return body.scope == RT_SCOPE_HOST
-
-
-def _never(body: RouteBody) -> bool:
-    return False

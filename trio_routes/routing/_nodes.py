@@ -91,14 +91,15 @@ def joins_siblings(body: RouteBody) -> bool:
     )
 
 
-def _slot(body: RouteBody) -> tuple[int, int, int]:
+def slot_of(body: RouteBody) -> tuple[int, int, int]:
+    """What routes of one IPv6 node have in common that can be siblings: source prefix and metric."""
     return body.source_length, body.source, body.priority
 
 
 def _same_ipv6(one: RouteBody, other: RouteBody) -> bool:
     """Whether two entries of one node are the same route to the kernel (rt6_duplicate_nexthop)."""
     return (
-        _slot(one) == _slot(other)
+        slot_of(one) == slot_of(other)
         and one.nexthop_id == other.nexthop_id
         and [(hop.ifindex, hop.gateway) for hop in one.nexthops]
         == [(hop.ifindex, hop.gateway) for hop in other.nexthops]
@@ -107,7 +108,7 @@ def _same_ipv6(one: RouteBody, other: RouteBody) -> bool:
 
 def add_ipv6(routes: tuple[RouteBody, ...], body: RouteBody, flags: int) -> Edit:
     """Apply an RTM_NEWROUTE of IPv6."""
-    slot = [i for i, known in enumerate(routes) if _slot(known) == _slot(body)]
+    slot = [i for i, known in enumerate(routes) if slot_of(known) == slot_of(body)]
     alike = [i for i in slot if joins_siblings(routes[i]) == joins_siblings(body)]
     at: int | None = None
     if flags & NLM_F_REPLACE and slot:
@@ -131,7 +132,7 @@ def remove_ipv6(routes: tuple[RouteBody, ...], body: RouteBody) -> Edit:
     if joins_siblings(body):
         gone = {(hop.ifindex, hop.gateway) for hop in body.nexthops}
         for at, known in enumerate(routes):
-            if _slot(known) != _slot(body) or not joins_siblings(known):
+            if slot_of(known) != slot_of(body) or not joins_siblings(known):
                 continue
             left = tuple(hop for hop in known.nexthops if (hop.ifindex, hop.gateway) not in gone)
             if len(left) == len(known.nexthops):

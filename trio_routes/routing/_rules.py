@@ -13,9 +13,10 @@ from ..netlink import (
     FIB_RULE_UNRESOLVED,
     FR_ACT_GOTO,
     FR_ACT_NOP,
+    IPAddress,
 )
 from ._query import Query
-from ._state import State, bare
+from ._state import State
 from ._values import Rule
 
 # Flags that follow a device's or another rule's coming and going without a notification: derived, never stored.
@@ -53,8 +54,8 @@ def rules_that_match(state: State, family: int, query: Query) -> Iterator[Rule]:
 def matches(state: State, rule: Rule, query: Query) -> bool:
     """Whether all selectors of a rule match, before `invert`.
 
-    Ports, protocol, tunnel id, realms and flow labels are no part of a `Query`: a rule that selects by them
-    does not match, as for a lookup that does not say them.
+    Tunnel ids and flow labels are no part of a `Query`: a rule that selects by them does not match, nor does one
+    that selects by protocol or port where the query does not say them.
     """
     if rule.oif and not _is_link(state, query.oif, rule.oif):
         return False
@@ -64,25 +65,36 @@ def matches(state: State, rule: Rule, query: Query) -> bool:
         return False
     if rule.uid_range is not None and not rule.uid_range[0] <= query.uid <= rule.uid_range[1]:
         return False
-    if rule.ip_proto or rule.sport or rule.dport or rule.tun_id or rule.flow_label is not None:
+    if rule.tun_id or rule.flow_label is not None or (rule.ip_proto and rule.ip_proto != query.protocol):
         return False
-    if rule.tos and rule.tos != query.tos:
+    if not _has_port(rule.sport, rule.sport_mask, query.sport) or not _has_port(
+        rule.dport, rule.dport_mask, query.dport
+    ):
+        return False
+    # The two bits below the DSCP are for congestion (ECN) and no part of it.
+    if rule.tos and rule.tos != query.tos & 0xFC:
         return False
     if rule.dscp is not None and (rule.dscp ^ query.tos >> 2) & (0x3F if rule.dscp_mask is None else rule.dscp_mask):
         return False
     width = 32 if rule.family == AF_INET else 128
-    if rule.destination_length:
-        shift = width - rule.destination_length
-        if int(bare(query.destination)) >> shift != rule.destination >> shift:
-            return False
-    if rule.source_length:
-        # `from` does not match while the source is not chosen.
-        if query.source is None:
-            return False
-        shift = width - rule.source_length
-        if int(bare(query.source)) >> shift != rule.source >> shift:
-            return False
-    return True
+    if not _is_in(query.destination, rule.destination, width - rule.destination_length):
+        return False
+    if not rule.source_length:
+        return True
+    # `from` does not match while the source is not chosen.
+    return query.source is not None and _is_in(query.source, rule.source, width - rule.source_length)
+
+
+def _is_in(address: IPAddress, prefix: int, host_bits: int) -> bool:
+    return int(address) >> host_bits == prefix >> host_bits
+
+
+def _has_port(wanted: tuple[int, int] | None, mask: int | None, port: int) -> bool:
+    if wanted is None:
+        return True
+    if mask:
+        return not (wanted[0] ^ port) & mask
+    return wanted[0] <= port <= wanted[1]
 
 
 def _is_link(state: State, ifindex: int, name: str) -> bool:

@@ -66,8 +66,8 @@ def _ipv6(state: State, destination: IPv6Address, hop: NextHop) -> IPAddress | N
             continue
         own = _scope(entry.address)
         on_way = entry.ifindex == hop.ifindex
-        if own <= 2 and not on_way:
-            continue  # a link-local address means nothing on another link
+        if min(own, wanted) <= 2 and not on_way:
+            continue  # link-local addresses, on either side, mean nothing on another link
         rank = (
             entry.address == destination,
             # Rule 2: the smallest scope that still reaches; too small a one only when nothing else is there.

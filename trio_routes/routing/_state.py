@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from ipaddress import IPv6Address
+from typing import TypeAlias
 
 import attrs
 
@@ -13,14 +14,15 @@ from ..netlink import (
     IFA_F_DADFAILED,
     NETCONFA_IFINDEX_ALL,
     IPAddress,
-    NetconfMessage,
     NextHop,
     NexthopMessage,
+    RouteBody,
 )
 from ._tables import RouteTables
 from ._values import Address, Link, Rule
 
-_IFF_LOWER_UP = Link.IFF_LOWER_UP
+# What makes an address of a link one entry: (ifindex, address, prefix length).
+AddressKey: TypeAlias = tuple[int, IPAddress, int]
 
 
 def family_of(address: IPAddress) -> int:
@@ -36,22 +38,22 @@ def bare(address: IPAddress) -> IPAddress:
 
 
 class Addresses:
-    """The addresses of all links, found by (link, address, prefix length), by address and by link."""
+    """The addresses of all links, found by key, by address and by link."""
 
     def __init__(self) -> None:
-        self._by_key: dict[tuple[int, IPAddress, int], Address] = {}
-        self._by_address: dict[IPAddress, dict[tuple[int, IPAddress, int], Address]] = {}
+        self._by_key: dict[AddressKey, Address] = {}
+        self._by_address: dict[IPAddress, dict[AddressKey, Address]] = {}
 
     @staticmethod
-    def key(address: Address) -> tuple[int, IPAddress, int]:
+    def key(address: Address) -> AddressKey:
         """What makes an address of a link one entry: announced again, it is a refresh."""
         return address.ifindex, address.address, address.prefix_length
 
-    def get(self, key: tuple[int, IPAddress, int]) -> Address | None:
+    def get(self, key: AddressKey) -> Address | None:
         """The entry under a key."""
         return self._by_key.get(key)
 
-    def put(self, key: tuple[int, IPAddress, int], address: Address | None) -> None:
+    def put(self, key: AddressKey, address: Address | None) -> None:
         """Set or, with None, remove an entry."""
         if address is not None:
             self._by_key[key] = address
@@ -68,13 +70,13 @@ class Addresses:
         return tuple(self._by_address.get(bare(address), {}).values())
 
     def on_link(self, ifindex: int, family: int) -> Iterator[Address]:
-        """The addresses of one link and family, in the kernel's order."""
+        """The addresses of one link and family, in the order in which they came."""
         version = 4 if family == AF_INET else 6
         return (a for a in self._by_key.values() if a.ifindex == ifindex and a.address.version == version)
 
-    def items(self) -> Iterator[tuple[tuple[int, IPAddress, int], Address]]:
-        """All keys and entries."""
-        return iter(self._by_key.items())
+    def by_key(self) -> dict[AddressKey, Address]:
+        """All entries by their keys, in a dict of the caller's own."""
+        return dict(self._by_key)
 
     def __iter__(self) -> Iterator[Address]:
         return iter(self._by_key.values())
@@ -98,10 +100,13 @@ class State:
     Attributes:
       tables: The routes, by family.
       rules: The policy rules by family, in the order in which they are tried.
+      links: The links by ifindex.
+      addresses: The addresses of all links.
       nexthops: Nexthop objects by id; routes that name one are resolved at lookup.
-      switches: The netconf sysctls by (family, ifindex); ifindex -1 is "all".
-      without_ipv4: Links whose last IPv4 address went: IPv4 is off there until one returns.
+      ignoring_linkdown: Where the netconf switch ignore_routes_with_linkdown is on: (family, ifindex), -1 for "all".
       failed: Neighbours whose state is FAILED, as (ifindex, address).
+      dead_ways: Next hops, as (route, ifindex), that are dead although their link is up: the link was without
+        IPv4 address, or without IPv6, for a moment, and nothing has revived them yet.
     """
 
     tables: dict[int, RouteTables] = attrs.field(factory=_both_families)
@@ -109,34 +114,37 @@ class State:
     links: dict[int, Link] = attrs.field(factory=dict[int, Link])
     addresses: Addresses = attrs.field(factory=Addresses)
     nexthops: dict[int, NexthopMessage] = attrs.field(factory=dict[int, NexthopMessage])
-    switches: dict[tuple[int, int], NetconfMessage] = attrs.field(factory=dict[tuple[int, int], NetconfMessage])
-    without_ipv4: set[int] = attrs.field(factory=set[int])
+    ignoring_linkdown: set[tuple[int, int]] = attrs.field(factory=set[tuple[int, int]])
     failed: set[tuple[int, IPAddress]] = attrs.field(factory=set[tuple[int, IPAddress]])
+    dead_ways: set[tuple[RouteBody, int]] = attrs.field(factory=set[tuple[RouteBody, int]])
 
-    def ignores_linkdown(self, family: int, ifindex: int) -> bool:
+    def passes_over_linkdown(self, family: int, ifindex: int) -> bool:
         """Whether routes by a link without carrier are passed over there.
 
         IPv4 takes `all` OR the device's switch, IPv6 the device's only (net/ipv4/fib_semantics.c, net/ipv6/route.c).
         """
-        own = self.switches.get((family, ifindex))
-        if own is not None and own.ignore_routes_with_linkdown:
+        if (family, ifindex) in self.ignoring_linkdown:
             return True
-        if family != AF_INET:
-            return False
-        everywhere = self.switches.get((family, NETCONFA_IFINDEX_ALL))
-        return everywhere is not None and bool(everywhere.ignore_routes_with_linkdown)
+        return family == AF_INET and (family, NETCONFA_IFINDEX_ALL) in self.ignoring_linkdown
 
-    def alive(self, family: int, hop: NextHop) -> bool:
+    def dead(self, body: RouteBody, hop: NextHop) -> bool:
+        """Whether a next hop has RTNH_F_DEAD for its own sake, which removes the route once all of its have it."""
+        link = self.links.get(hop.ifindex)
+        if link is not None and not link.up:
+            return True
+        return bool(self.dead_ways) and (body, hop.ifindex) in self.dead_ways
+
+    def alive(self, body: RouteBody, hop: NextHop) -> bool:
         """Whether a next hop can be used: what the kernel's DEAD and LINKDOWN flags say, derived from the link.
 
-        Those flags change without a notification, the link's do not; so they are never stored.
+        Those flags change without a notification, the link's do not; so they are not stored with the route.
         """
-        link = self.links.get(hop.ifindex)
-        if link is None:
-            return True  # not told of yet
-        if not link.up or (family == AF_INET and hop.ifindex in self.without_ipv4):
+        if self.dead(body, hop):
             return False
-        return bool(link.flags & _IFF_LOWER_UP) or not self.ignores_linkdown(family, hop.ifindex)
+        link = self.links.get(hop.ifindex)
+        if link is None:  # not told of yet
+            return True
+        return bool(link.flags & Link.IFF_LOWER_UP) or not self.passes_over_linkdown(body.family, hop.ifindex)
 
     def has_address(self, address: IPAddress, ifindex: int) -> bool:
         """Whether a link has an address that counts as there (tentative and deprecated do, DADFAILED does not)."""
@@ -150,12 +158,20 @@ class State:
         if known is None:
             return None
         if known.group:
-            hops: list[NextHop] = []
-            for member_id, weight in known.group:
-                member = self.nexthops.get(member_id)
-                if member is not None:
-                    hops.append(NextHop(ifindex=member.ifindex, gateway=member.gateway, weight=weight))
-            return tuple(hops), False
+            members = ((self.nexthops.get(member_id), weight) for member_id, weight in known.group)
+            found = [(member, weight) for member, weight in members if member is not None]
+            # A blackhole is the only member that its group may have (nh_check_attr_group).
+            if any(member.blackhole for member, _ in found):
+                return (), True
+            return tuple(NextHop(member.ifindex, member.gateway, weight) for member, weight in found), False
         if known.blackhole:
             return (), True
         return (NextHop(ifindex=known.ifindex, gateway=known.gateway),), False
+
+    def expand(self, body: RouteBody) -> tuple[tuple[NextHop, ...], bool]:
+        """A route's next hops, through its nexthop object where it names one; and whether that is a blackhole."""
+        if body.nexthop_id:
+            members = self.members(body.nexthop_id)
+            if members is not None:
+                return members
+        return body.nexthops, False

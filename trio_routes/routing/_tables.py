@@ -2,15 +2,16 @@
 
 For each (table, prefix length) one dict from the destination, as an integer, to the node. A
 million routes are a million small dict slots and nothing for the garbage collector to walk:
-bodies are shared among all routes that differ only in their destination.
+one body object is shared by all routes that differ only in their destination.
 
 What a link's going touches is found by its bodies (a few per link), then by scanning only
-the dicts that such bodies live in, so a link that no route uses costs nothing.
+the dicts that such bodies live in, so a link that no route uses costs nothing. Since equal
+bodies are one object here, the scan compares identities and runs no `__eq__` or `__hash__`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
 from ..netlink import AF_INET, RouteBody
@@ -19,7 +20,7 @@ from ._values import Route
 
 # (table, prefix length, destination)
 NodeKey: TypeAlias = tuple[int, int, int]
-_Nodes: TypeAlias = dict[int, Node]
+Nodes: TypeAlias = dict[int, Node]
 
 
 class RouteTables:
@@ -28,25 +29,26 @@ class RouteTables:
     def __init__(self, family: int) -> None:
         self.family = family
         self.width = 32 if family == AF_INET else 128
-        self._nodes: dict[tuple[int, int], _Nodes] = {}
+        self._nodes: dict[tuple[int, int], Nodes] = {}
         # Per table, longest prefix first: (prefix length, mask, that length's nodes).
-        self._search: dict[int, list[tuple[int, int, _Nodes]]] = {}
-        self._by_body: dict[RouteBody, _Nodes] = {}
+        self._search: dict[int, list[tuple[int, int, Nodes]]] = {}
+        # To each body the one object that stands for it, and the dict that its routes live in.
+        self._homes: dict[RouteBody, tuple[RouteBody, Nodes]] = {}
         self._by_link: dict[int, set[RouteBody]] = {}
         self._by_nexthop: dict[int, set[RouteBody]] = {}
 
-    def nodes_of(self, body: RouteBody) -> _Nodes:
-        """The dict in which routes with this body live."""
-        nodes = self._by_body.get(body)
-        if nodes is None:
-            nodes = self._by_body[body] = self._nodes_at(body.table, body.prefix_length)
+    def home_of(self, body: RouteBody) -> tuple[RouteBody, Nodes]:
+        """The object that stands for a body here, and the dict in which its routes live."""
+        home = self._homes.get(body)
+        if home is None:
+            home = self._homes[body] = body, self._nodes_at(body.table, body.prefix_length)
             for hop in body.nexthops:
                 self._by_link.setdefault(hop.ifindex, set()).add(body)
             if body.nexthop_id:
                 self._by_nexthop.setdefault(body.nexthop_id, set()).add(body)
-        return nodes
+        return home
 
-    def _nodes_at(self, table: int, prefix_length: int) -> _Nodes:
+    def _nodes_at(self, table: int, prefix_length: int) -> Nodes:
         nodes = self._nodes.get((table, prefix_length))
         if nodes is None:
             nodes = self._nodes[table, prefix_length] = {}
@@ -63,20 +65,11 @@ class RouteTables:
 
     def put(self, key: NodeKey, routes: tuple[RouteBody, ...]) -> None:
         """Set the routes of one prefix; none removes the node."""
-        nodes = self._nodes_at(key[0], key[1])
-        node = node_of(routes)
-        if node is None:
-            nodes.pop(key[2], None)
-            return
-        for body in routes:
-            self.nodes_of(body)
-        nodes[key[2]] = node
-
-    def append(self, destination: int, body: RouteBody) -> None:
-        """Add a route behind those of its prefix, as a dump lists them."""
-        nodes = self.nodes_of(body)
-        known = nodes.get(destination)
-        nodes[destination] = body if known is None else (*bodies(known), body)
+        node = node_of(tuple(self.home_of(body)[0] for body in routes))
+        if node is not None:
+            self._nodes_at(key[0], key[1])[key[2]] = node
+        elif key[:2] in self._nodes:
+            self._nodes[key[:2]].pop(key[2], None)
 
     def matching(self, table: int, destination: int) -> Iterator[tuple[int, Node]]:
         """Yield (prefix length, node) of every prefix that covers `destination`, longest first."""
@@ -87,26 +80,48 @@ class RouteTables:
 
     def through_link(self, ifindex: int, wanted: Callable[[RouteBody], bool]) -> list[tuple[NodeKey, Node]]:
         """The nodes that hold a route with a next hop on a link, if `wanted` says yes to its body."""
-        return self._holding({body for body in self._by_link.get(ifindex, ()) if wanted(body)})
+        return self._holding(body for body in self._by_link.get(ifindex, ()) if wanted(body))
 
     def by_nexthop(self, ids: set[int]) -> list[tuple[NodeKey, Node]]:
         """The nodes that hold a route which names one of these nexthop objects."""
-        return self._holding({body for number in ids for body in self._by_nexthop.get(number, ())})
+        return self._holding(body for number in ids for body in self._by_nexthop.get(number, ()))
 
-    def _holding(self, candidates: set[RouteBody]) -> list[tuple[NodeKey, Node]]:
-        found: list[tuple[NodeKey, Node]] = []
-        for table, prefix_length in {(body.table, body.prefix_length) for body in candidates}:
-            for destination, node in self._nodes[table, prefix_length].items():
-                if node in candidates if not isinstance(node, tuple) else not candidates.isdisjoint(node):
-                    found.append(((table, prefix_length, destination), node))
+    def _holding(self, bodies_sought: Iterable[RouteBody]) -> list[tuple[NodeKey, Node]]:
+        sought: dict[tuple[int, int], set[int]] = {}
+        for body in bodies_sought:
+            sought.setdefault((body.table, body.prefix_length), set()).add(id(body))
+        return [
+            ((table, prefix_length, destination), node)
+            for (table, prefix_length), ids in sought.items()
+            for destination, node in self._nodes[table, prefix_length].items()
+            if (id(node) in ids if not isinstance(node, tuple) else any(id(body) in ids for body in node))
+        ]
+
+    def bodies_by(self, ifindex: int) -> Iterable[RouteBody]:
+        """Of `bodies()`, those with a next hop on a link."""
+        return self._by_link.get(ifindex, ())
+
+    def bodies(self) -> Iterable[RouteBody]:
+        """All bodies that routes have, or had since the tables were last read anew."""
+        return self._homes.keys()
+
+    def defaults(self) -> Iterator[tuple[NodeKey, Node]]:
+        """Every table's default route."""
+        for (table, prefix_length), nodes in self._nodes.items():
+            if prefix_length == 0:
+                yield from (((table, 0, destination), node) for destination, node in nodes.items())
+
+    def differing(self, other: RouteTables) -> list[NodeKey]:
+        """The prefixes under which two sets of tables differ."""
+        found: list[NodeKey] = []
+        for table, length in {**self._nodes, **other._nodes}:
+            ours, theirs = self._nodes.get((table, length), {}), other._nodes.get((table, length), {})
+            if ours == theirs:  # at C speed: bodies are mostly the same objects on both sides
+                continue
+            changed = [destination for destination, node in ours.items() if theirs.get(destination) != node]
+            changed += [destination for destination in theirs if destination not in ours]
+            found.extend((table, length, destination) for destination in changed)
         return found
-
-    def forget_unused_bodies(self) -> None:
-        """Drop what is remembered of bodies that no route has any more."""
-        used = {body for nodes in self._nodes.values() for node in nodes.values() for body in bodies(node)}
-        self._by_body = {body: nodes for body, nodes in self._by_body.items() if body in used}
-        self._by_link = _only(self._by_link, used)
-        self._by_nexthop = _only(self._by_nexthop, used)
 
     def items(self) -> Iterator[tuple[NodeKey, Node]]:
         """Every prefix and its node."""
@@ -114,9 +129,9 @@ class RouteTables:
             for destination, node in nodes.items():
                 yield (table, prefix_length, destination), node
 
-    def dicts(self) -> dict[tuple[int, int], _Nodes]:
-        """The nodes by (table, prefix length); for comparing whole tables at C speed. Read only."""
-        return self._nodes
+    def prefixes(self) -> int:
+        """How many prefixes there are; cheap, as `len()` of a million routes is not."""
+        return sum(map(len, self._nodes.values()))
 
     def __iter__(self) -> Iterator[Route]:
         for (_, _, destination), node in self.items():
@@ -124,9 +139,4 @@ class RouteTables:
                 yield Route(body, destination)
 
     def __len__(self) -> int:
-        return sum(len(bodies(node)) for _, node in self.items())
-
-
-def _only(index: dict[int, set[RouteBody]], used: set[RouteBody]) -> dict[int, set[RouteBody]]:
-    left = {number: known & used for number, known in index.items()}
-    return {number: known for number, known in left.items() if known}
+        return sum(len(node) if isinstance(node, tuple) else 1 for _, node in self.items())

@@ -211,4 +211,3 @@ class Resolution:
             f"via {hop.gateway} on link {hop.ifindex}" if hop.gateway else f"on link {hop.ifindex}" for hop in self.hops
         )
         return f"{self.kind.value} {ways}"
-        return f"{self.kind.value} {ways}"

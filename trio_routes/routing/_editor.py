@@ -1,0 +1,149 @@
+"""The one hand that writes in the tables: it changes them, and notes what changed and what a dump may not show.
+
+The messages (`_cache.py`), what they imply (`_implied.py`) and settled dumps (`_settling.py`) all
+write through here, so that every change is in the batch and every default route's gateways are
+compared with those before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+
+from ..netlink import RTNH_F_DEAD, RTNH_F_LINKDOWN, NextHop, RouteBody
+from ._changes import AddressChange, ChangeBatch, GatewayChange, RouteChange
+from ._nodes import Node, bodies
+from ._staging import ROUTES_OF, Part, Staging, plain
+from ._state import AddressKey, State
+from ._tables import NodeKey
+from ._values import Address
+
+
+class Editor:
+    """Changes a `State` and keeps the record of it.
+
+    Attributes:
+      state: The tables.
+      batch: What changed since the last `take_batch`.
+      staging: The dump that is coming in, if one is.
+      recording: False until the tables are complete for the first time, when everything would be a change.
+      suspect: Parts that a change made doubtful in a way that no message will tell: they want a fresh dump.
+    """
+
+    def __init__(self) -> None:
+        self.state = State()
+        self.batch = ChangeBatch()
+        self.staging: Staging | None = None
+        self.recording = False
+        self.suspect: set[Part] = set()
+        self._gateways_before: dict[tuple[int, int], frozenset[NextHop]] = {}
+
+    def take_batch(self) -> ChangeBatch:
+        """Hand over what changed since the last call."""
+        for (family, table), before in self._gateways_before.items():
+            after = self._gateways(self.state.tables[family].get((table, 0, 0)))
+            if after != before:
+                self.batch.gateways.append(GatewayChange(family, table, before, after))
+        self._gateways_before.clear()
+        batch, self.batch = self.batch, ChangeBatch()
+        return batch
+
+    # ---- what a dump that is coming in may not show ------------------------------------------
+
+    def touch(self, part: Part, key: Hashable) -> None:
+        """Note that a notification spoke of an entry."""
+        if self.staging is not None and self.staging.part is part:
+            self.staging.touched.add(key)
+
+    def contest(self, *parts: Part) -> None:
+        """Note that the kernel changed entries of these parts without naming them."""
+        if self.staging is not None and self.staging.part in parts:
+            self.staging.contested = True
+
+    # ---- routes --------------------------------------------------------------------------------
+
+    def set_routes(self, family: int, key: NodeKey, routes: tuple[RouteBody, ...]) -> None:
+        """Put a prefix's routes in place."""
+        tables = self.state.tables[family]
+        if key[1] == 0:
+            self._remember_gateways(family, key[0], tables.get(key))
+        tables.put(key, routes)
+
+    def drop_routes(self, family: int, dying: Iterable[tuple[NodeKey, tuple[RouteBody, ...]]], cause: str) -> None:
+        """Remove routes that the kernel removed without a word: (prefix, routes of it that went)."""
+        for key, gone in dying:
+            self.touch(ROUTES_OF[family], key)
+            left = tuple(body for body in bodies(self.state.tables[family].get(key)) if body not in gone)
+            self.set_routes(family, key, left)
+            self.batch.routes.extend(RouteChange(key[2], body, None, cause) for body in gone)
+
+    def swap_routes(self, family: int, changing: Iterable[tuple[NodeKey, RouteBody, RouteBody]], cause: str) -> None:
+        """Change routes that the kernel changed without a word: (prefix, route before, route after)."""
+        for key, old, new in changing:
+            self.touch(ROUTES_OF[family], key)
+            routes = bodies(self.state.tables[family].get(key))
+            self.set_routes(family, key, tuple(new if body == old else body for body in routes))
+            self.move_dead_ways(old, new)
+            self.batch.routes.append(RouteChange(key[2], old, new, cause))
+
+    def note_revived(self, family: int, keys: Iterable[NodeKey]) -> None:
+        """Note that routes came to life again without a word."""
+        self.batch.revived.extend((family, destination, length) for _, length, destination in keys)
+
+    # ---- next hops -----------------------------------------------------------------------------
+
+    def see_flags(self, received: RouteBody) -> None:
+        """Take the word of a message, whose next hops have their flags, for which of them are dead."""
+        dead_ways = self.state.dead_ways
+        if received.nexthop_id or not (dead_ways or any(hop.flags & RTNH_F_DEAD for hop in received.nexthops)):
+            return
+        body = plain(received)
+        for hop in received.nexthops:
+            if self._is_dead(received.family, hop):
+                dead_ways.add((body, hop.ifindex))
+            else:
+                dead_ways.discard((body, hop.ifindex))
+
+    def _is_dead(self, family: int, hop: NextHop) -> bool:
+        if not hop.flags & RTNH_F_DEAD:
+            return False
+        # Where routes without carrier are passed over, the kernel shows LINKDOWN as DEAD too (fib_nexthop_info).
+        return not (hop.flags & RTNH_F_LINKDOWN and self.state.passes_over_linkdown(family, hop.ifindex))
+
+    def move_dead_ways(self, old: RouteBody, new: RouteBody) -> None:
+        """Have a route's remaining next hops stay dead when others leave it."""
+        if self.state.dead_ways:
+            ways = {hop.ifindex for hop in new.nexthops}
+            dead = {way for way in self.state.dead_ways if way[0] == old}
+            self.state.dead_ways |= {(new, ifindex) for _, ifindex in dead if ifindex in ways}
+
+    def revive_ways(self, family: int, ifindex: int) -> None:
+        """Forget that next hops on a link are dead for another reason than the link."""
+        dead_ways = self.state.dead_ways
+        dead_ways -= {way for way in dead_ways if way[0].family == family and way[1] == ifindex}
+
+    # ---- gateways of default routes --------------------------------------------------------------
+
+    def remember_gateways_by_objects(self) -> None:
+        """Note the gateways that default routes have through nexthop objects, before an object changes."""
+        for family, tables in self.state.tables.items():
+            for (table, _, _), node in tables.defaults():
+                if any(body.nexthop_id for body in bodies(node)):
+                    self._remember_gateways(family, table, node)
+
+    def _remember_gateways(self, family: int, table: int, node: Node | None) -> None:
+        if (family, table) not in self._gateways_before:
+            self._gateways_before[family, table] = self._gateways(node)
+
+    def _gateways(self, node: Node | None) -> frozenset[NextHop]:
+        hops = (hop for body in bodies(node) for hop in self.state.expand(body)[0])
+        # Weights and flags are no part of what a gateway is.
+        return frozenset(NextHop(hop.ifindex, hop.gateway) for hop in hops if hop.gateway is not None)
+
+    # ---- addresses -------------------------------------------------------------------------------
+
+    def set_address(self, key: AddressKey, entry: Address | None, cause: str) -> None:
+        """Put an address in place or, with None, remove it."""
+        old = self.state.addresses.get(key)
+        self.state.addresses.put(key, entry)
+        if old != entry:  # refreshed lifetimes are not a change
+            self.batch.addresses.append(AddressChange(old, entry, cause))

@@ -1,0 +1,202 @@
+"""A dump while it comes in, and what of it can be believed once it is complete.
+
+A dump takes time, and notifications arrive between its parts. A part of the dump may have been
+made before or after such a change; nothing in it says which. So for every entry that differs:
+
+    living tables        a notification spoke of it   none did
+    -----------------    --------------------------   -----------------------------------------
+    known to be true     they are right               the dump is right: something had been missed
+    doubtful             neither is: dump it again    the dump is right
+
+Everything is doubtful at first and after a loss; what a later dump settles is known from then on,
+because from a true state the notifications lead to a true state. Changes that the kernel makes
+without naming the entries (a link goes down) *contest* a dump as a whole: entries that are doubtful
+then stay so.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Hashable, Iterable, Set as AbstractSet
+from typing import TypeAlias, TypeVar
+
+import attrs
+
+from ..netlink import (
+    AF_INET,
+    AF_INET6,
+    NUD_FAILED,
+    RTNH_F_DEAD,
+    RTNH_F_LINKDOWN,
+    AddressMessage,
+    LinkMessage,
+    NeighbourMessage,
+    NetconfMessage,
+    NexthopMessage,
+    RouteBody,
+    RuleMessage,
+)
+from ._nodes import bodies
+from ._rules import in_order, without_state
+from ._state import Addresses, State
+from ._tables import Nodes
+from ._values import Address, Link
+
+_K = TypeVar("_K", bound=Hashable)
+
+
+class Part(enum.Enum):
+    """The parts of the kernel's state, in the order in which they are dumped: what is referred to, first."""
+
+    LINKS = "links"
+    ADDRESSES = "addresses"
+    IPV4_SWITCHES = "IPv4 netconf"
+    IPV6_SWITCHES = "IPv6 netconf"
+    NEXTHOPS = "nexthop objects"
+    IPV4_RULES = "IPv4 rules"
+    IPV6_RULES = "IPv6 rules"
+    NEIGHBOURS = "neighbours"
+    IPV4_ROUTES = "IPv4 routes"
+    IPV6_ROUTES = "IPv6 routes"
+
+
+ROUTES_OF = {AF_INET: Part.IPV4_ROUTES, AF_INET6: Part.IPV6_ROUTES}
+RULES_OF = {AF_INET: Part.IPV4_RULES, AF_INET6: Part.IPV6_RULES}
+SWITCHES_OF = {AF_INET: Part.IPV4_SWITCHES, AF_INET6: Part.IPV6_SWITCHES}
+_FAMILY_OF = {part: family for parts in (ROUTES_OF, RULES_OF, SWITCHES_OF) for family, part in parts.items()}
+
+# Which entries of a part are not known to be true; None is every one, also those that nobody has heard of.
+Doubts: TypeAlias = AbstractSet[Hashable] | None
+NO_DOUBTS: frozenset[Hashable] = frozenset()
+EVERYTHING: Doubts = None
+
+# A key of its own for the rules: their order counts, so the list as a whole is one entry.
+ALL_RULES = "rules"
+_STATE_FLAGS = RTNH_F_DEAD | RTNH_F_LINKDOWN
+
+
+def plain(body: RouteBody) -> RouteBody:
+    """The body without the DEAD and LINKDOWN flags, which change without a word and so are derived."""
+    if not any(hop.flags & _STATE_FLAGS for hop in body.nexthops):
+        return body
+    hops = tuple(
+        attrs.evolve(hop, flags=hop.flags & ~_STATE_FLAGS) if hop.flags & _STATE_FLAGS else hop for hop in body.nexthops
+    )
+    return attrs.evolve(body, nexthops=hops)
+
+
+def address_of(message: AddressMessage) -> Address:
+    """Keep of a message what routing needs."""
+    return Address(
+        ifindex=message.ifindex,
+        address=message.address,
+        prefix_length=message.prefix_length,
+        flags=message.flags,
+        scope=message.scope,
+        peer=message.peer,
+        preferred_lifetime=message.preferred_lifetime,
+        valid_lifetime=message.valid_lifetime,
+    )
+
+
+class Staging:
+    """One part's dump while it comes in.
+
+    Attributes:
+      part: Which part.
+      doubts: What of that part was doubtful when the dump began.
+      state: What the dump says; only that part of it is filled in.
+      flagged: Bodies as the dump showed them, with DEAD or LINKDOWN flags.
+      touched: Entries that a notification spoke of since the dump began.
+      contested: Whether the kernel changed something meanwhile without naming the entries.
+    """
+
+    def __init__(self, part: Part, doubts: Doubts = EVERYTHING) -> None:
+        self.part = part
+        self.family = _FAMILY_OF.get(part, 0)
+        self.doubts = doubts
+        self.state = State()
+        self.flagged: list[RouteBody] = []
+        self.touched: set[Hashable] = set()
+        self.contested = False
+        # Bodies come as shared objects, hundreds of thousands of times; found by identity, which needs them kept.
+        self._homes: dict[int, tuple[RouteBody, RouteBody, Nodes | None]] = {}
+
+    def take_routes(self, routes: Iterable[tuple[int, RouteBody]]) -> None:
+        """Take routes in, as (destination, body), each behind those of its prefix."""
+        homes = self._homes
+        for destination, received in routes:
+            home = homes.get(id(received))
+            if home is None:
+                home = self._meet(received)
+            _, body, nodes = home
+            if nodes is None:
+                continue
+            known = nodes.setdefault(destination, body)
+            if known is not body and body not in bodies(known):
+                nodes[destination] = (*bodies(known), body)
+
+    def _meet(self, received: RouteBody) -> tuple[RouteBody, RouteBody, Nodes | None]:
+        home: tuple[RouteBody, RouteBody, Nodes | None]
+        tables = self.state.tables.get(received.family)
+        if tables is None or received.family != self.family:
+            # A kernel without IPv6 answers a request for IPv6 routes with those of all families.
+            home = received, received, None
+        else:
+            if any(hop.flags & _STATE_FLAGS for hop in received.nexthops):
+                self.flagged.append(received)
+            home = received, *tables.home_of(plain(received))
+        self._homes[id(received)] = home
+        return home
+
+    def take_link(self, message: LinkMessage) -> None:
+        """Take a link in."""
+        if message.family == 0:
+            self.state.links[message.ifindex] = Link.of(message)
+
+    def take_address(self, message: AddressMessage) -> None:
+        """Take an address in."""
+        address = address_of(message)
+        self.state.addresses.put(Addresses.key(address), address)
+
+    def take_rule(self, rule: RuleMessage) -> None:
+        """Take a rule in."""
+        if rule.family == self.family:
+            self.state.rules[rule.family] = in_order((*self.state.rules[rule.family], without_state(rule)))
+
+    def take_nexthop(self, message: NexthopMessage) -> None:
+        """Take a nexthop object in."""
+        self.state.nexthops[message.id] = message
+
+    def take_switches(self, message: NetconfMessage) -> None:
+        """Take an interface's switches in."""
+        if message.family == self.family and message.ignore_routes_with_linkdown:
+            self.state.ignoring_linkdown.add((message.family, message.ifindex))
+
+    def take_neighbour(self, message: NeighbourMessage) -> None:
+        """Take a neighbour in."""
+        if message.destination is not None and message.state & NUD_FAILED:
+            self.state.failed.add((message.ifindex, message.destination))
+
+
+def weigh(
+    differing: Iterable[_K], touched: AbstractSet[Hashable], contested: bool, doubts: Doubts
+) -> tuple[list[_K], list[_K], set[_K]]:
+    """Sort the entries in which a complete dump differs from the living tables; see the table above.
+
+    Returns:
+      Those of which the dump's word is taken; those of which the living tables' word stands, for good or for now;
+      and which of the latter are still open.
+    """
+    taken: list[_K] = []
+    kept: list[_K] = []
+    still_open: set[_K] = set()
+    for key in differing:
+        doubtful = doubts is None or key in doubts
+        if key not in touched and not (contested and doubtful):
+            taken.append(key)
+            continue
+        kept.append(key)
+        if doubtful:
+            still_open.add(key)
+    return taken, kept, still_open
