@@ -11,6 +11,7 @@ by whatever link: it prints "connected:" and goes on with the first line that wa
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import trio
 
@@ -66,4 +67,4 @@ async def main(host: str, port: int, lines: int = 20) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main, sys.argv[1], *map(int, sys.argv[2:4]))
+    trio.run(partial(main, sys.argv[1], *map(int, sys.argv[2:4])))

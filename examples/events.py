@@ -10,6 +10,7 @@ prints nothing. It ends after CHANGES (default 3).
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import trio
 
@@ -20,7 +21,7 @@ def way(pt: trio_routes.Pt, address: str) -> str:
     """Say which way packets go, in words."""
     resolution = pt.routes.lookup(address)
     if resolution.outcome is not trio_routes.Outcome.ROUTED:
-        return resolution.outcome.value
+        return str(resolution)
     names = [pt.routes.links[hop.ifindex].name for hop in resolution.hops if hop.ifindex in pt.routes.links]
     gateways = [f" via {hop.gateway}" for hop in resolution.hops if hop.gateway is not None]
     return f"by {', '.join(names) or resolution.kind.value}{''.join(gateways)}"
@@ -46,4 +47,4 @@ async def main(address: str, changes: int = 3) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main, sys.argv[1], *map(int, sys.argv[2:3]))
+    trio.run(partial(main, sys.argv[1], *map(int, sys.argv[2:3])))

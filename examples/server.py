@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 
 import trio
 
@@ -64,4 +65,4 @@ async def main(port: int, state: str, sessions: int = 1) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main, int(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:4]))
+    trio.run(partial(main, int(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:4])))

@@ -32,12 +32,17 @@ class Example:
         """Read on to the next line that begins with ``start``, and return it."""
         before = len(self.lines)
         while True:
-            while b"\n" not in self._rest:
-                self._rest += await self._read(start, before)
-            line, self._rest = self._rest.split(b"\n", 1)
-            self.lines.append(line.decode())
-            if self.lines[-1].startswith(start):
-                return self.lines[-1]
+            line = await self._read_line(start, before)
+            self.lines.append(line)
+            if line.startswith(start):
+                return line
+
+    async def _read_line(self, start: str, before: int) -> str:
+        while b"\n" not in self._rest:
+            self._rest += await self._read(start, before)
+        line, self._rest = self._rest.split(b"\n", 1)
+        await trio.lowlevel.checkpoint()
+        return line.decode()
 
     async def _read(self, start: str, before: int) -> bytes:
         stdout = self.process.stdout
