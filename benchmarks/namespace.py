@@ -18,7 +18,7 @@ def run_in_namespace(module: str, *arguments: str, timeout: float = 300) -> dict
 
 
 def ip(*lines: str) -> None:
-    """Run a few commands of ip(8), one a line, in one process."""
+    """Run a few commands, one a line, in one process."""
     ip_batch(lines)
 
 

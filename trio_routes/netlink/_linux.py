@@ -178,11 +178,10 @@ class LinuxKernel:
         self, port: int, *, host: str | None = None, backlog: int | None = None
     ) -> list[trio.SocketListener]:
         """Listen in the namespace, on every address of `host` (None: all, both families). A checkpoint."""
+        await trio.lowlevel.checkpoint()
         if self._netns is None:
             return await trio.open_tcp_listeners(port, host=host, backlog=backlog)
         addresses = [ip_address("0.0.0.0"), ip_address("::")] if host is None else await self.resolve(host, port)
-        if host is None:
-            await trio.lowlevel.checkpoint()
         listeners: list[trio.SocketListener] = []
         try:
             for address in addresses:
