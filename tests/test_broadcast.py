@@ -96,6 +96,18 @@ async def test_room_in_the_buffer_lets_nothing_in_until_lagged_was_received() ->
         assert await generations(channel, 1) == [6]
 
 
+async def test_each_lagged_counts_for_itself() -> None:
+    bus = Broadcast()
+    with bus.subscribe(buffer=1) as channel:
+        for missed in (2, 5):
+            for n in range(1 + missed):
+                bus.publish(rule_changed(n))
+            assert await generations(channel, 1) == [0]
+            lagged = await channel.receive()
+            assert isinstance(lagged, Lagged)
+            assert lagged.missed == missed
+
+
 async def test_lagged_comes_whatever_kinds_were_asked_for() -> None:
     bus = Broadcast()
     with bus.subscribe(Resynced, buffer=1) as channel:

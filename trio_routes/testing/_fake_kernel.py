@@ -309,11 +309,12 @@ class FakeKernel:
         known.extend(each for each in map(as_address, addresses) if each not in known)
 
     async def _serve(self, handler: Handler, stream: FakeStream) -> None:
-        async with stream:
-            try:
-                await handler(stream)
-            except* trio.BrokenResourceError:
-                pass
+        try:
+            await handler(stream)
+        except* trio.BrokenResourceError:
+            pass
+        finally:
+            stream.close()  # without a checkpoint, where Cancelled would take the place of a handler's error
 
     # ---- the Kernel protocol ---------------------------------------------------------------
 
@@ -353,7 +354,7 @@ class FakeKernel:
         await trio.lowlevel.checkpoint()
         if device is None and isinstance(address, IPv6Address):
             device = address.scope_id
-        peer = IPv6Address(int(address)) if isinstance(address, IPv6Address) else address
+        peer = as_address(address)
         link = find_link(self._network, device)
         source = None if local_address is None or local_address.is_unspecified else local_address
         if source is not None and not self._network.has_address(source):

@@ -15,6 +15,7 @@ kernel's tables say: a test decides itself whether its peer is silent.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final, final
@@ -127,7 +128,8 @@ class FakeStream(trio.abc.HalfCloseableStream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Receive between one and `max_bytes` bytes; b"" is the peer's end-of-file."""
-        if max_bytes is not None and max_bytes < 1:
+        most = BUFFER if max_bytes is None else operator.index(max_bytes)
+        if most < 1:
             raise ValueError(f"max_bytes must be at least 1, not {max_bytes}")
         if self._receiving:
             raise trio.BusyResourceError("another task is already receiving from this stream")
@@ -140,7 +142,7 @@ class FakeStream(trio.abc.HalfCloseableStream):
                 self._check_open()
             if self._incoming.broken:
                 raise trio.BrokenResourceError("the connection was reset by the peer")
-            return self._incoming.read(BUFFER if max_bytes is None else max_bytes)
+            return self._incoming.read(most)
         finally:
             self._receiving = False
 

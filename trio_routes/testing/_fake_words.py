@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final, Literal, TypeAlias, TypedDict
 
 from ..netlink import (
@@ -74,8 +74,9 @@ class FakeRouteOptions(TypedDict, total=False):
 
 
 def as_address(value: str | IPAddress) -> IPAddress:
-    """Take an address as text or as an object. Raises ValueError."""
-    return ip_address(value) if isinstance(value, str) else value
+    """Take an address as text or as an object, without its scope: tables know none. Raises ValueError."""
+    address = ip_address(value) if isinstance(value, str) else value
+    return IPv6Address(int(address)) if isinstance(address, IPv6Address) else address
 
 
 def parse_destination(text: str, options: FakeRouteOptions) -> IPv4Network | IPv6Network:
