@@ -102,11 +102,9 @@ class EventChannel(trio.abc.ReceiveChannel[Event]):
         # A whole checkpoint, and before anything is taken: a reader that never catches up still lets others run
         # and can be cancelled, and no event is in its hands when it is.
         await trio.lowlevel.checkpoint()
-        while True:
-            try:
-                return self.receive_nowait()
-            except trio.WouldBlock:
-                await self._waiting.park()
+        while not (self._buffer or self._missed or self._ended or self._closed):
+            await self._waiting.park()
+        return self.receive_nowait()
 
     def close(self) -> None:
         """Stop receiving; what is buffered is dropped. Tasks waiting in `receive` get ClosedResourceError."""

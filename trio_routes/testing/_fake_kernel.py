@@ -102,20 +102,18 @@ class FakeKernel:
         assert manager is not None
         assert nursery is not None
         self._manager = self._nursery = None
-        if exc is None or nursery.cancel_scope.cancel_called:
-            nursery.cancel_scope.cancel()
-            return await manager.__aexit__(exc_type, exc, traceback)
-        # The body's own error leaves as it is: shown to the nursery, it would come out wrapped in a group.
+        failed_before = nursery.cancel_scope.cancel_called
         nursery.cancel_scope.cancel()
+        if exc is None or failed_before:  # Cancelled is then the nursery's own, and it must see it
+            return await manager.__aexit__(exc_type, exc, traceback)  # noqa: ASYNC102 -- all in it is cancelled
+        # The body's own error leaves as it is: shown to the nursery, it would come out wrapped in a group. And an
+        # outer cancellation has nothing to add to what is being cancelled.
+        nursery.cancel_scope.shield = True
         try:
-            await manager.__aexit__(None, None, None)
-        except trio.Cancelled:
-            pass
+            await manager.__aexit__(None, None, None)  # noqa: ASYNC102
         except BaseExceptionGroup as group:
-            _, failed = group.split(trio.Cancelled)
-            if failed is not None:
-                raise BaseExceptionGroup("a test and its peers failed", [exc, *failed.exceptions]) from None
-        return False
+            raise BaseExceptionGroup("a test and its peers failed", [exc, *group.exceptions]) from None
+        return False  # noqa: ASYNC910 -- leaving a nursery is a checkpoint
 
     # ---- links and addresses ---------------------------------------------------------------
 
@@ -308,7 +306,7 @@ class FakeKernel:
         known = self._names.setdefault(name, [])
         known.extend(each for each in map(as_address, addresses) if each not in known)
 
-    async def _serve(self, handler: Handler, stream: FakeStream) -> None:
+    async def _serve(self, handler: Handler, stream: FakeStream) -> None:  # noqa: ASYNC910 -- a task, awaited by nobody
         try:
             await handler(stream)
         except* trio.BrokenResourceError:
