@@ -8,12 +8,11 @@ fake without a socket and without wall time.
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import trio
 
-IPAddress: TypeAlias = IPv4Address | IPv6Address
+from ._attributes import IPAddress
 
 
 class NetlinkSocket(Protocol):

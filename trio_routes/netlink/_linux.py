@@ -12,7 +12,7 @@ from ipaddress import IPv6Address, ip_address
 
 import trio
 
-from ._kernel import IPAddress
+from ._attributes import IPAddress
 from ._netns import entered, open_netns
 
 # Names that the socket module lacks or has only from a later Python on; linux/netlink.h, asm-generic/socket.h.
