@@ -1,6 +1,6 @@
 """Guard blocks: what `trio.fail_after` does with TooSlowError, a guard does with RouteLostError."""
 
-# ruff: noqa: PT012, SIM117 -- the body of the guard is what these tests are about, and its nesting
+# ruff: noqa: SIM117 -- how guards are nested is what these tests are about
 
 from __future__ import annotations
 
@@ -397,7 +397,8 @@ async def test_a_connection_that_is_lost_between_call_and_entry_is_refused_at_en
 async def test_a_guard_left_while_suspect_forgets_it(world: World) -> None:
     """R13: the later one registers afresh, and finds the path broken (R7)."""
     stream, _ = world.stream()
-    with guard(world.ground, stream) as first:
+    made = guard(world.ground, stream)
+    with made as first:
         world.remove_default()
         assert first.standing is Standing.SUSPECT
     assert list(world.registry) == []

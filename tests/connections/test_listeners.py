@@ -1,7 +1,5 @@
 """Servers with guarded streams: their handlers are not cancelled, and end quietly by their own loss only."""
 
-# ruff: noqa: PT012 -- the nursery that the server runs in is part of what is shown
-
 from __future__ import annotations
 
 import socket
@@ -129,9 +127,17 @@ async def a_bug_with_the_loss_as_context_only(world: World, stream: GuardedStrea
         raise KeyError("a bug in the cleanup")  # noqa: B904 -- the context is what this is about
 
 
+async def under_an_error_that_a_bug_caused_too(world: World, stream: GuardedStream) -> None:
+    try:
+        await a_bug_beside_the_loss(world, stream)
+    except ExceptionGroup as group:
+        raise RuntimeError("a library's own error") from group
+
+
 @pytest.mark.parametrize(
     ("ending", "kind"),
     [
+        (under_an_error_that_a_bug_caused_too, RuntimeError),
         (a_bug, KeyError),
         (a_bug_beside_the_loss, KeyError),
         (the_loss_of_another, RouteLostError),

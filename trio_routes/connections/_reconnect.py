@@ -44,6 +44,9 @@ _logger = logging.getLogger(__name__)
 # resolvers commonly keep a negative answer.
 RESOLVE_AGAIN = 30.0
 
+# Seconds over which those that were lost together are spread when the route is back, as far as jitter goes.
+SPREAD = 0.1
+
 # Documentation addresses (RFC 5737, RFC 3849): no table has a route of its own for them, so what a lookup says of
 # them it says of the default route.
 _ANYWHERE: tuple[IPAddress, ...] = (IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1"))
@@ -193,8 +196,8 @@ async def keep_connected(
         try:
             await wait_routable(ground, host, source=local_address, device=device, mark=mark or 0)
             if lost:
-                # All that were lost together are woken together.
-                await trio.sleep(backoff.first - backoff.jittered(backoff.first))
+                # All that were lost together are woken together by the route's return.
+                await trio.sleep(SPREAD - backoff.jittered(SPREAD))
                 await ground.reconnects.take()
             stream = await open_tcp_stream(
                 ground,

@@ -78,7 +78,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         try:
             data = await self.inner.receive_some(max_bytes)
         except trio.BrokenResourceError as error:
-            raise self._explained(error)
+            raise self._explained(error)  # noqa: B904 -- it knows its cause
         # Where a socket could not be disconnected it was shut down, and that forges an end-of-file: half a
         # download would pass for a whole one.
         if not data and self._record.loss is not None:
@@ -96,7 +96,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         try:
             await self.inner.send_all(data)
         except trio.BrokenResourceError as error:
-            raise self._explained(error)
+            raise self._explained(error)  # noqa: B904 -- it knows its cause
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until `send_all` might not block, as `trio.abc.SendStream` has it.
@@ -109,7 +109,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         try:
             await self.inner.wait_send_all_might_not_block()
         except trio.BrokenResourceError as error:
-            raise self._explained(error)
+            raise self._explained(error)  # noqa: B904 -- it knows its cause
         if self._record.loss is not None:  # a socket that was ended is writable
             self._raise_loss()
 
@@ -127,7 +127,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         try:
             await self.inner.send_eof()
         except trio.BrokenResourceError as error:
-            raise self._explained(error)
+            raise self._explained(error)  # noqa: B904 -- it knows its cause
         if self._record.loss is not None:  # Trio's socket streams return quietly from a second send_eof
             self._raise_loss()
 
