@@ -37,8 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Play the demo."""
     try:
         become_lab_root()
-    except LabUnavailable as reason:
-        raise CommandFailedError(f"the demo needs network namespaces: {reason}") from None
+    except LabUnavailable as error:
+        raise CommandFailedError(f"the demo needs network namespaces: {error}") from None
     reason = Lab.unavailable()
     if reason is not None:
         raise CommandFailedError(f"the demo needs network namespaces: {reason}")

@@ -6,7 +6,7 @@ import enum
 
 import attrs
 
-from ..netlink._kernel import IPAddress
+from ..netlink import IPAddress
 
 # A Location of this many characters was cut, and points nowhere; RFC 9110 §4.1 asks for 8000, no login page needs 500.
 MAX_LOCATION = 2048

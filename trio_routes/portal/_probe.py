@@ -19,7 +19,7 @@ from typing import Protocol
 
 import trio
 
-from ..netlink._kernel import IPAddress
+from ..netlink import IPAddress
 from ._config import Endpoint
 from ._evidence import Evidence, Trouble
 from ._http import Exchange, ExchangeError
