@@ -89,7 +89,7 @@ def guard_listener(
     return GuardedListener(ground, listener, policy, probe)
 
 
-async def serve_tcp(  # noqa: ASYNC128 -- serve_listeners calls started()
+async def serve_tcp(
     ground: Ground,
     handler: Callable[[GuardedStream], Awaitable[object]],
     port: int,
@@ -126,7 +126,7 @@ async def serve_tcp(  # noqa: ASYNC128 -- serve_listeners calls started()
     )
 
 
-async def serve_ssl_over_tcp(  # noqa: ASYNC128 -- as above
+async def serve_ssl_over_tcp(
     ground: Ground,
     handler: Callable[[trio.SSLStream[GuardedStream]], Awaitable[object]],
     port: int,
