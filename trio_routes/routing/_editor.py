@@ -15,7 +15,7 @@ from ._nodes import Node, bodies
 from ._staging import ROUTES_OF, Part, Staging, plain
 from ._state import AddressKey, State
 from ._tables import NodeKey
-from ._values import Address
+from ._values import Address, Link
 
 
 class Editor:
@@ -106,8 +106,13 @@ class Editor:
     def _is_dead(self, family: int, hop: NextHop) -> bool:
         if not hop.flags & RTNH_F_DEAD:
             return False
-        # Where routes without carrier are passed over, the kernel shows LINKDOWN as DEAD too (fib_nexthop_info).
-        return not (hop.flags & RTNH_F_LINKDOWN and self.state.passes_over_linkdown(family, hop.ifindex))
+        # Where routes without carrier are passed over, the kernel shows those as DEAD too (fib_nexthop_info).
+        # LINKDOWN alone does not tell: a way whose link lost its last address has both flags.
+        link = self.state.links.get(hop.ifindex)
+        without_carrier = link is not None and not link.flags & Link.IFF_LOWER_UP
+        return not (
+            without_carrier and hop.flags & RTNH_F_LINKDOWN and self.state.passes_over_linkdown(family, hop.ifindex)
+        )
 
     def move_dead_ways(self, old: RouteBody, new: RouteBody) -> None:
         """Have a route's remaining next hops stay dead when others leave it."""

@@ -97,7 +97,11 @@ def _settle_routes(editor: Editor, staging: Staging) -> Doubts:
     """Swap the staged tables in, once what the living ones know better has been put into them."""
     family = staging.family
     living, staged = editor.state.tables[family], staging.state.tables[family]
-    taken, kept, still = weigh(living.differing(staged), staging.touched, staging.contested, staging.doubts)
+    undisturbed = not (
+        editor.recording or living.prefixes() or staging.touched
+    )  # a first dump, with nothing to compare
+    differing = [] if undisturbed else living.differing(staged)
+    taken, kept, still = weigh(differing, staging.touched, staging.contested, staging.doubts)
     for key in kept:
         staged.put(key, bodies(living.get(key)))
     for key in taken if editor.recording else ():

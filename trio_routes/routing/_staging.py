@@ -75,14 +75,25 @@ ALL_RULES = "rules"
 _STATE_FLAGS = RTNH_F_DEAD | RTNH_F_LINKDOWN
 
 
+def has_state(body: RouteBody) -> bool:
+    """Whether a body as received has DEAD or LINKDOWN flags, its own (all of its ways are so) or a next hop's."""
+    return bool(body.flags & _STATE_FLAGS) or any(hop.flags & _STATE_FLAGS for hop in body.nexthops)
+
+
 def plain(body: RouteBody) -> RouteBody:
-    """The body without the DEAD and LINKDOWN flags, which change without a word and so are derived."""
-    if not any(hop.flags & _STATE_FLAGS for hop in body.nexthops):
+    """The body as the cache knows it, the same in every message that speaks of the route.
+
+    Without the DEAD and LINKDOWN flags, which change without a word and so are derived; and with IPv6 siblings in an
+    order of our own: a notification lists the newest first, a dump the oldest.
+    """
+    hops = body.nexthops
+    if has_state(body):
+        hops = tuple(attrs.evolve(hop, flags=hop.flags & ~_STATE_FLAGS) for hop in hops)
+    if body.family == AF_INET6 and len(hops) > 1:
+        hops = tuple(sorted(hops, key=lambda hop: (hop.ifindex, 0 if hop.gateway is None else int(hop.gateway))))
+    if hops == body.nexthops and not body.flags & _STATE_FLAGS:
         return body
-    hops = tuple(
-        attrs.evolve(hop, flags=hop.flags & ~_STATE_FLAGS) if hop.flags & _STATE_FLAGS else hop for hop in body.nexthops
-    )
-    return attrs.evolve(body, nexthops=hops)
+    return attrs.evolve(body, flags=body.flags & ~_STATE_FLAGS, nexthops=hops)
 
 
 def address_of(message: AddressMessage) -> Address:
@@ -143,7 +154,7 @@ class Staging:
             # A kernel without IPv6 answers a request for IPv6 routes with those of all families.
             home = received, received, None
         else:
-            if any(hop.flags & _STATE_FLAGS for hop in received.nexthops):
+            if has_state(received):
                 self.flagged.append(received)
             home = received, *tables.home_of(plain(received))
         self._homes[id(received)] = home

@@ -15,9 +15,7 @@ import attrs
 from ..netlink import (
     AF_INET,
     RT_SCOPE_HOST,
-    RTN_ANYCAST,
     RTN_BLACKHOLE,
-    RTN_LOCAL,
     RTN_PROHIBIT,
     RTN_THROW,
     RTN_UNICAST,
@@ -179,15 +177,16 @@ def _best_ipv6(state: State, routes: tuple[RouteBody, ...], destination: int, qu
 def _is_usable_ipv6(state: State, body: RouteBody, hop: NextHop, query: Query) -> bool:
     if not state.alive(body, hop):
         return False
-    if not query.oif or hop.ifindex == query.oif or body.type in (RTN_LOCAL, RTN_ANYCAST):
+    if not query.oif or hop.ifindex == query.oif:
         return True
+    # Routes to the host itself are no exception: a socket bound to another link cannot reach them (ENETUNREACH).
     # A device is a condition for a bound socket, for destinations that mean something on a link only, and where
     # the source is not chosen yet; a preference otherwise (ip6_route_output_flags).
     return not (query.strict or query.source is None or _is_of_a_link(IPv6Address(int(query.destination))))
 
 
 def _is_of_a_link(address: IPv6Address) -> bool:
-    return address.is_link_local or address.is_multicast
+    return address.is_link_local or address.is_multicast or address.is_loopback  # rt6_need_strict()
 
 
 # RFC 4191 as the kernel encodes it (linux/icmpv6.h): 0 medium, 1 high, 3 low; 2 is invalid and counts as medium.
