@@ -40,6 +40,7 @@ from trio_routes.routing import (
 )
 
 LO, C1, C2, C3 = 1, 2, 3, 4
+NO_CARRIER = Link.IFF_UP
 UP = Link.IFF_UP | Link.IFF_RUNNING | Link.IFF_LOWER_UP
 MAIN, LOCAL = 254, 255
 REJECTS = {
@@ -81,6 +82,10 @@ class Network:
         if new is not None:
             self.links[ifindex] = new
         self._batch.links.append(LinkChange(old, new, cause))
+        if new is not None and (old is None or old.dead):
+            for route in self.routes:
+                if any(hop.ifindex == ifindex for hop in route.nexthops):
+                    self._batch.revived.append((route.body.family, route.address, route.body.prefix_length))
 
     def add_address(self, address: str, ifindex: int, prefix_length: int | None = None, flags: int = 0) -> None:
         """Give a link an address and the local route that comes with it."""
@@ -275,6 +280,7 @@ class Site:
             network.add_address(address, ifindex)
             network.add_route(lan, dev=ifindex, protocol=2)
         network.add_route(self.default, via=self.gw1, dev=C1, metric=100)
+        network.take()
 
     s1: str = attrs.field(init=False)
     s2: str = attrs.field(init=False)

@@ -12,7 +12,7 @@ from ipaddress import ip_address
 import pytest
 from hypothesis import given, strategies as st
 
-from tests.connections.network import C1, C2, C3, LO, MAIN, UP, Network, Site
+from tests.connections.network import C1, C2, C3, LO, MAIN, NO_CARRIER, UP, Network, Site
 from trio_routes.connections import Flow, Verdict
 from trio_routes.connections._judge import (
     Finding,
@@ -31,7 +31,6 @@ UNCHANGED, REROUTED, UNJUDGED = Verdict.UNCHANGED, Verdict.REROUTED, Verdict.UNJ
 SOURCE_GONE, NO_ROUTE, REJECTED = Verdict.SOURCE_GONE, Verdict.NO_ROUTE, Verdict.REJECTED
 PEER_MOVED, CARRIER_LOST, GATEWAY_FAILED = Verdict.PEER_MOVED, Verdict.CARRIER_LOST, Verdict.GATEWAY_FAILED
 EGRESS, GATEWAY = Verdict.EGRESS_CHANGED, Verdict.GATEWAY_CHANGED
-NO_CARRIER = Link.IFF_UP
 DOWN = 0
 TENTATIVE, DEPRECATED, DADFAILED = 0x40, 0x20, 0x08
 

@@ -29,7 +29,7 @@ from ..netlink import AF_INET, AF_INET6, RTN_ANYCAST, RTN_LOCAL, RTN_THROW, IPAd
 
 if TYPE_CHECKING:
     from ..routing import ChangeBatch, Resolution, RouteChange
-    from ._connection import Connection
+    from ._connection import Connection, Record
     from ._judge import Hops
 
 RouteKey: TypeAlias = tuple[int, int, int, int]
@@ -79,9 +79,18 @@ def needs_of(
 
 @attrs.define(eq=False)
 class Bundle:
-    """Connections that depend on the same things. A dict serves as an ordered set, so that runs repeat."""
+    """Connections that depend on the same things, and so have the same path: one value for them all.
+
+    Attributes:
+      needs: What they depend on.
+      now: Their path, as the first of them was found to have it.
+      known: The same of their known next hops.
+      members: The connections. A dict serves as an ordered set, so that runs repeat.
+    """
 
     needs: Needs
+    now: Resolution
+    known: Hops
     members: dict[Connection, None] = attrs.field(factory=dict["Connection", None])
 
 
@@ -152,15 +161,17 @@ class Index:
             assert peer is not None, "only judged connections are filed"
             self._peers[peer.version].add(connection, int(peer))
         elif bundle.needs == needs:
+            _share(record, bundle)
             return
         else:
             self._leave(bundle, connection)
         bundle = self._bundles.get(needs)
         if bundle is None:
-            bundle = self._bundles[needs] = Bundle(needs)
+            bundle = self._bundles[needs] = Bundle(needs, record.now, record.known)
             self._enter_keys(bundle)
         bundle.members[connection] = None
         record.bundle = bundle
+        _share(record, bundle)
 
     def remove(self, connection: Connection) -> None:
         """Take a connection out; one that is not filed is none."""
@@ -260,6 +271,18 @@ class Index:
         for address, bundles in self._by_local.items():
             if address.version == version and int(address) >> shift == destination >> shift:
                 yield bundles
+
+
+def _share(record: Record, bundle: Bundle) -> None:
+    """Replace a record's own copies by the bundle's where they are equal: that halves what a connection costs."""
+    if record.now == bundle.now:
+        if record.before is record.now:
+            record.before = bundle.now
+        record.now = bundle.now
+    if record.known == bundle.known:
+        if record.hops == bundle.known:
+            record.hops = bundle.known
+        record.known = bundle.known
 
 
 def _was_in_the_way(old: RouteBody | None) -> bool:
