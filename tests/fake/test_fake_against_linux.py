@@ -265,6 +265,12 @@ SCRIPTS: Mapping[str, tuple[Step, ...]] = {
         step("wlan0.delete_address", "10.0.0.2/24"),
         step("wlan0.delete_address", "2001:db8:2::2/64"),
     ),
+    "a route takes the place of one of its kind": (
+        *TWO_LINKS,
+        route("replace", "fe80::/64", via="2001:db8::5", metric=256),
+        route("replace", "fe80::/64", device="eth0", metric=256),
+        route("replace", "fe80::/64", via="2001:db8:1::5", metric=256),
+    ),
     "a sibling goes": (
         *TWO_LINKS,
         route("add", "default", nexthops=("2001:db8::1", "2001:db8:1::1")),

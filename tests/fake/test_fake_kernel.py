@@ -233,6 +233,18 @@ async def test_an_outer_cancellation_passes_through() -> None:
     assert scope.cancelled_caught
 
 
+async def test_the_bodys_error_is_not_lost_in_an_outer_cancellation() -> None:
+    kernel, _ = connected()
+    kernel.listen(PEER, 80, echo)
+    with trio.move_on_after(0.01), pytest.raises(ValueError, match="own"):
+        async with kernel:
+            await kernel.connect_tcp(PEER, 80)
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise ValueError("the body's own")
+
+
 async def test_listening_sockets_are_refused() -> None:
     with assert_checkpoints(), pytest.raises(OSError, match="lab"):
         await FakeKernel().listen_tcp(80)

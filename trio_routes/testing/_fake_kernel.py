@@ -62,6 +62,11 @@ SYN_TIMEOUT: Final = 127
 _FIRST_PORT = 32768  # net.ipv4.ip_local_port_range
 
 
+def _holds_cancelled(error: BaseException) -> bool:
+    group = isinstance(error, BaseExceptionGroup) and error.subgroup(trio.Cancelled) is not None
+    return group or isinstance(error, trio.Cancelled)
+
+
 class FakeKernel:
     """A kernel in memory; satisfies `trio_routes.Kernel`.
 
@@ -102,9 +107,8 @@ class FakeKernel:
         assert manager is not None
         assert nursery is not None
         self._manager = self._nursery = None
-        failed_before = nursery.cancel_scope.cancel_called
         nursery.cancel_scope.cancel()
-        if exc is None or failed_before:  # Cancelled is then the nursery's own, and it must see it
+        if exc is None or _holds_cancelled(exc):  # it may be the nursery's own Cancelled, for a peer that failed
             return await manager.__aexit__(exc_type, exc, traceback)  # noqa: ASYNC102 -- all in it is cancelled
         # The body's own error leaves as it is: shown to the nursery, it would come out wrapped in a group. And an
         # outer cancellation has nothing to add to what is being cancelled.

@@ -68,7 +68,6 @@ class _Pipe:
 
     def breaks(self) -> None:
         self.broken = True
-        self._data.clear()
         self.wake()
 
     def wake(self) -> None:
