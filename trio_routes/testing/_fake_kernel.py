@@ -63,8 +63,10 @@ _FIRST_PORT = 32768  # net.ipv4.ip_local_port_range
 
 
 def _holds_cancelled(error: BaseException) -> bool:
-    group = isinstance(error, BaseExceptionGroup) and error.subgroup(trio.Cancelled) is not None
-    return group or isinstance(error, trio.Cancelled)
+    if not isinstance(error, BaseExceptionGroup):
+        return isinstance(error, trio.Cancelled)
+    group: BaseExceptionGroup[BaseException] = error
+    return any(map(_holds_cancelled, group.exceptions))
 
 
 class FakeKernel:
