@@ -29,7 +29,7 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import IPv6Address, ip_address
 from types import TracebackType
-from typing import Final, NoReturn, Self, TypeAlias, Unpack
+from typing import Final, NoReturn, Self, TypeAlias, Unpack, cast
 
 import trio
 import trio.testing
@@ -63,10 +63,10 @@ _FIRST_PORT = 32768  # net.ipv4.ip_local_port_range
 
 
 def _holds_cancelled(error: BaseException) -> bool:
-    if not isinstance(error, BaseExceptionGroup):
-        return isinstance(error, trio.Cancelled)
-    group: BaseExceptionGroup[BaseException] = error
-    return any(map(_holds_cancelled, group.exceptions))
+    if isinstance(error, BaseExceptionGroup):
+        parts = cast("BaseExceptionGroup[BaseException]", error).exceptions
+        return any(map(_holds_cancelled, parts))
+    return isinstance(error, trio.Cancelled)
 
 
 class FakeKernel:
