@@ -7,7 +7,7 @@ turns a bare ValueError into "invalid ip_address value", which does not say what
 import argparse
 import ipaddress
 import math
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv6Address
 
 
 class CommandFailedError(Exception):
@@ -22,22 +22,31 @@ def ip_address(text: str) -> IPv4Address | IPv6Address:
         raise argparse.ArgumentTypeError(f"{text!r} is not an IPv4 or IPv6 address") from None
 
 
-def ip_prefix(text: str) -> IPv4Network | IPv6Network:
-    """Read a prefix such as ``192.0.2.0/24``; an address alone is its own /32 or /128, as for ``ip route``."""
-    try:
-        return ipaddress.ip_network(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
 def unsigned32(text: str) -> int:
     """Read a 32-bit number, decimal or with ``0x``: a firewall mark, a table, a uid."""
+    return _unsigned(text, 32)
+
+
+def unsigned8(text: str) -> int:
+    """Read a byte, decimal or with ``0x``: a TOS."""
+    return _unsigned(text, 8)
+
+
+def _unsigned(text: str, bits: int) -> int:
     try:
         number = int(text, 0)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-    if not 0 <= number < 2**32:
-        raise argparse.ArgumentTypeError(f"{text} is not within 0 and 2^32-1")
+    if not 0 <= number < 2**bits:
+        raise argparse.ArgumentTypeError(f"{text} is not within 0 and {2**bits - 1}")
+    return number
+
+
+def positive(text: str) -> int:
+    """Read a number of things, 1 or more."""
+    number = unsigned32(text)
+    if not number:
+        raise argparse.ArgumentTypeError("it takes at least 1")
     return number
 
 
@@ -52,9 +61,9 @@ def seconds(text: str) -> float:
     return number
 
 
-def add_json(parser: argparse.ArgumentParser) -> None:
-    """Add ``--json``: ``arguments.json`` is True if the output shall be one JSON object a line."""
-    parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
+def add_json(parser: argparse.ArgumentParser, form: str = "print JSON, one object a line") -> None:
+    """Add ``--json``, ``form`` saying of what form: ``arguments.json`` is True if it is given."""
+    parser.add_argument("--json", action="store_true", help=form)
 
 
 def add_family(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,188 @@
+"""``trio-routes watch`` as users run it: a process beside routes that change, and its ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+import trio
+
+from trio_routes import testing
+from trio_routes.cli import ExitStatus, _watch
+from trio_routes.testing import LabProcess
+
+PYTHON = (sys.executable, "-m", "trio_routes")
+
+
+class Lines:
+    """What a process writes, line by line."""
+
+    def __init__(self, stream: trio.abc.ReceiveStream | None) -> None:
+        assert stream is not None
+        self._stream = stream
+        self._rest = b""
+
+    async def next(self) -> str:
+        """The next line; fails if none comes within 10 s."""
+        with trio.fail_after(10):
+            while b"\n" not in self._rest:
+                more = await self._stream.receive_some()
+                assert more, f"ended after {self._rest!r}"
+                self._rest += more
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line.decode()
+
+    async def next_json(self) -> dict[str, Any]:
+        return cast(dict[str, Any], json.loads(await self.next()))
+
+    async def json_until(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """The next object that is wanted."""
+        while not wanted(said := await self.next_json()):
+            pass
+        return said
+
+
+@pytest.fixture
+async def host(lab: testing.Lab) -> testing.Host:
+    host = lab.host("device")
+    host.plug(lab.network("wifi"), name="wlan0", addresses=["192.0.2.2/24"])
+    await trio.lowlevel.checkpoint()
+    return host
+
+
+def watch(host: testing.Host, *words: str) -> LabProcess:
+    return host.start([*PYTHON, "watch", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+async def end_of(process: LabProcess) -> tuple[int, bytes]:
+    """The exit status and what is on stderr; fails after 10 s."""
+    assert process.stderr is not None
+    errors = b""
+    with trio.fail_after(10):
+        async for chunk in process.stderr:
+            errors += chunk
+        return await process.wait(), errors
+
+
+async def test_each_line_is_an_event_with_its_fields_and_its_smd_form(host: testing.Host) -> None:
+    process = watch(host, "--json")
+    lines = Lines(process.stdout)
+    start = await lines.next_json()
+    assert start["event"] == "Watching"
+    assert (start["links"], start["rules"]) == (2, 5)
+    assert start["routes"] >= 8
+
+    host.add_route("198.51.100.0/24", via="192.0.2.1", metric=7)
+    added = await lines.json_until(lambda said: said["event"] == "RouteAdded")
+    assert added["route"]["dst"] == "198.51.100.0/24"
+    assert (added["route"]["gateway"], added["route"]["dev"], added["route"]["metric"]) == ("192.0.2.1", "wlan0", 7)
+    assert (added["smd"], added["cause"]) == ({"rt": "add"}, "RTM_NEWROUTE")
+    assert added["generation"] > start["generation"]
+    assert added["time"] > start["time"]
+
+    host.add_route("default", via="192.0.2.1")
+    gateway = await lines.json_until(lambda said: said["event"] == "GatewayChanged")
+    assert gateway["before"] == []
+    assert [(hop["gateway"], hop["dev"]) for hop in gateway["after"]] == [("192.0.2.1", "wlan0")]
+    assert gateway["smd"] == {"trigger": "cpdcheck", "src": "gw-change"}
+
+    host.add_rule(50, source="192.0.2.0/24", table=7, mark=3)
+    rule = await lines.json_until(lambda said: said["event"] == "RuleChanged")
+    assert rule["old"] is None
+    assert (rule["new"]["priority"], rule["new"]["src"], rule["new"]["table"]) == (50, "192.0.2.0/24", "7")
+    assert rule["new"]["fwmark"] == "0x3"
+
+    host.links["wlan0"].delete()
+    link = await lines.json_until(lambda said: said["event"] == "LinkDown")
+    assert (link["link"]["ifname"], link["smd"]) == ("wlan0", None)
+    gone = await lines.json_until(lambda said: said["event"] == "RouteRemoved")
+    assert gone["route"]["dev"] == "wlan0"  # by its name, which the kernel does not know any more
+    assert gone["cause"].startswith("link wlan0 was")
+    assert gone["smd"] == {"rt": "del"}
+
+
+async def test_it_ends_after_as_many_events_as_were_asked_for(host: testing.Host) -> None:
+    process = watch(host, "-n", "1")
+    lines = Lines(process.stdout)
+    assert (await lines.next()).startswith("watching ")
+    host.add_route("198.51.100.0/24", via="192.0.2.1")
+    assert (await lines.next()).endswith(" + route   198.51.100.0/24 via 192.0.2.1 dev wlan0 proto static")
+    assert await end_of(process) == (ExitStatus.OK, b"")
+
+
+async def test_it_ends_after_the_time_that_was_asked_for(host: testing.Host) -> None:
+    process = watch(host, "--for", "0.05")
+    assert await end_of(process) == (ExitStatus.OK, b"")
+
+
+async def test_a_reader_that_goes_away_ends_it_quietly(host: testing.Host) -> None:
+    process = watch(host)
+    await Lines(process.stdout).next()
+    assert process.stdout is not None
+    await process.stdout.aclose()
+    host.add_route("198.51.100.0/24", via="192.0.2.1")
+    assert await end_of(process) == (ExitStatus.BROKEN_PIPE, b"")
+
+
+async def test_a_terminal_gets_colours(host: testing.Host) -> None:
+    pytest.importorskip("rich")
+    controlling, terminal = pty.openpty()
+    async with trio.lowlevel.FdStream(controlling) as ours:
+        words = ["env", "-u", "NO_COLOR", "TERM=xterm-256color", *PYTHON, "watch", "-n", "1"]
+        process = host.start(words, stdout=terminal, stderr=subprocess.PIPE)
+        os.close(terminal)
+        lines = Lines(ours)
+        assert (await lines.next()).startswith("watching ")
+        host.add_route("198.51.100.0/24", via="192.0.2.1", metric=1234567890, source="192.0.2.2", protocol=16)
+        line = await lines.next()
+        assert "\x1b[32mroute  \x1b[0m" in line
+        assert line.rstrip().endswith("metric 1234567890")  # in one line, however narrow the terminal is
+        assert await end_of(process) == (ExitStatus.OK, b"")
+
+
+def test_without_rich_there_are_no_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _watch._coloured() is not None
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    assert _watch._coloured() is None
+
+
+def test_ctrl_c_is_quiet() -> None:
+    pipe = subprocess.PIPE
+    with subprocess.Popen([*PYTHON, "watch"], stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout and process.stderr
+        assert process.stdout.readline().startswith("watching ")
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == ""
+        assert process.wait(timeout=10) == ExitStatus.INTERRUPTED
+
+
+@pytest.mark.parametrize("command", [["routes"], ["get", "192.0.2.1"], ["watch"]], ids=lambda words: words[0])
+def test_where_there_is_no_netlink_it_says_so(command: list[str]) -> None:
+    program = f"import socket, sys, trio_routes.cli as c; del socket.AF_NETLINK; sys.exit(c.main({command}))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout) == (ExitStatus.FAILED, "")
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"trio-routes {command[0]}: ")
+    assert "kernel" in last
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-n", "0"], "it takes at least 1"),
+        (["-n", "x"], "'x' is not a number"),
+        (["--for", "nan"], "nan is not a finite number of seconds"),
+    ],
+)
+def test_wrong_arguments_say_what_was_wrong(words: list[str], said: str) -> None:
+    done = subprocess.run([*PYTHON, "watch", *words], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == ExitStatus.USAGE
+    assert said in done.stderr
