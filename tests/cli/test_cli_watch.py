@@ -18,7 +18,8 @@ from trio_routes import testing
 from trio_routes.cli import ExitStatus, _watch
 from trio_routes.testing import LabProcess
 
-PYTHON = (sys.executable, "-m", "trio_routes")
+# As users run it: PYTHONUNBUFFERED, which CI systems like to set, would flush what the command forgets to.
+PYTHON = ("env", "-u", "PYTHONUNBUFFERED", sys.executable, "-m", "trio_routes")
 
 
 class Lines:
