@@ -48,7 +48,7 @@ async def following(host: testing.Host) -> AsyncGenerator[Following]:
 
 
 def ip(host: testing.Host, command: str) -> str:
-    """Run ip(8) in a host; a refusal is an answer like any other, and is returned."""
+    """Run the ip command in a host; a refusal is an answer like any other, and is returned."""
     with host.entered():
         done = subprocess.run(["ip", *command.split()], capture_output=True, text=True, check=False)
     return done.stderr.strip()

@@ -41,11 +41,15 @@ class Changes:
             (3, self.rule),
             (2, self.nexthop),
             (1, self.switch),
+            (1, self.ipv6),
+            (1, self.unplug),
         ]
 
     def one(self) -> str:
-        weights, kinds = zip(*self.kinds, strict=True)
-        return self.random.choices(kinds, weights)[0]()
+        weights = [weight for weight, _ in self.kinds]
+        kinds = [kind for _, kind in self.kinds]
+        (kind,) = self.random.choices(kinds, weights)
+        return kind()
 
     def ip(self, command: str) -> str:
         refused = ip(self.host, command)
@@ -130,14 +134,27 @@ class Changes:
         self.host.sysctl(name, value)
         return f"{name}={value}"
 
+    def ipv6(self) -> str:
+        name, value = f"net.ipv6.conf.{self.random.choice(LINKS)}.disable_ipv6", self.random.randint(0, 1)
+        self.host.sysctl(name, value)
+        return f"{name}={value}"
+
+    def unplug(self) -> str:
+        at = self.random.randrange(3)
+        network = self.links[at].network
+        self.links[at].delete()
+        self.links[at] = plug(self.host, network, at)
+        return f"{LINKS[at]} deleted and made again"
+
+
+def plug(host: testing.Host, network: testing.Network, at: int) -> testing.Link:
+    return host.plug(network, name=LINKS[at], addresses=[f"10.0.{at}.10/24", f"2001:db8:{at}::10/64"])
+
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 async def test_after_every_random_change_the_cache_equals_a_fresh_dump(lab: testing.Lab, seed: int) -> None:
     host = lab.host("device")
-    links = [
-        host.plug(lab.network(f"n{at}"), name=name, addresses=[f"10.0.{at}.10/24", f"2001:db8:{at}::10/64"])
-        for at, name in enumerate(LINKS)
-    ]
+    links = [plug(host, lab.network(f"n{at}"), at) for at in range(3)]
     changes = Changes(host, links, seed)
     done: list[str] = []
     async with following(host) as followed:

@@ -206,7 +206,7 @@ class Resolution:
 
     def __str__(self) -> str:
         if self.outcome is not Outcome.ROUTED:
-            return self.outcome.value
+            return str(self.outcome.value)
         ways = " or ".join(
             f"via {hop.gateway} on link {hop.ifindex}" if hop.gateway else f"on link {hop.ifindex}" for hop in self.hops
         )
