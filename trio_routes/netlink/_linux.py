@@ -46,6 +46,8 @@ class LinuxNetlinkSocket:
             self._socket.close()
             raise
         self._port: int = self._socket.getsockname()[0]
+        # The kernel doubles what is asked for and reports the double. Kept, because a pt's statistics outlive it.
+        self._receive_buffer: int = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
 
     def _grow_buffer(self) -> None:
         try:
@@ -65,8 +67,8 @@ class LinuxNetlinkSocket:
 
     @property
     def receive_buffer(self) -> int:
-        """Bytes granted; the kernel doubles what is asked for and reports the double."""
-        return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        """Bytes granted; also after the socket was closed."""
+        return self._receive_buffer
 
     def fileno(self) -> int:
         """The socket's descriptor, for whoever waits in other ways than Trio's."""
