@@ -23,7 +23,6 @@ from trio_routes import (
     ConnectionLost,
     Event,
     GuardedStream,
-    Lagged,
     Policy,
     PortalConfig,
     Pt,
@@ -238,22 +237,24 @@ async def open_world(
     async with scene(lab, family, nat=nat, lte_metric=lte_metric, spare_gateway=spare_gateway) as net:
         if prepare is not None:
             prepare(net)
-        async with open_pt(netns=net.device.netns, policy=policy or Policy.immediate(), portal=portal) as pt:
-            async with World(lab, net, pt, 6 if family == 6 else 4) as world:
-                yield world
+        async with (
+            open_pt(netns=net.device.netns, policy=policy or Policy.immediate(), portal=portal) as pt,
+            World(lab, net, pt, 6 if family == 6 else 4) as world,
+        ):
+            yield world
 
 
 async def next_of(
-    events: trio.abc.ReceiveChannel[_E | Lagged], kind: type[_E], wanted: Callable[[_E], bool] = lambda _: True
+    events: trio.abc.ReceiveChannel[Event], kind: type[_E], wanted: Callable[[_E], bool] | None = None
 ) -> _E:
     """Receive events until there is one of a kind that is wanted."""
     with trio.fail_after(SOON):
         async for event in events:
-            if isinstance(event, kind) and wanted(event):
+            if isinstance(event, kind) and (wanted is None or wanted(event)):
                 return event
     raise AssertionError("the pt closed")
 
 
-async def losses(events: trio.abc.ReceiveChannel[ConnectionLost | Lagged], count: int) -> list[ConnectionLost]:
+async def losses(events: trio.abc.ReceiveChannel[Event], count: int) -> list[ConnectionLost]:
     """Receive a number of losses."""
     return [await next_of(events, ConnectionLost) for _ in range(count)]

@@ -5,10 +5,12 @@ Each test shows something that a peer of this project promises and does not keep
 
 from __future__ import annotations
 
-import pytest
-import trio
+import math
 
-from tests.kernel._world import PUBLIC, SOON, World, next_of, open_world
+import pytest
+
+from tests.kernel._world import PUBLIC, World, next_of, open_world
+from tests.lab.waiting import until
 from trio_routes import (
     ConnectionLost,
     ConnectionSuspect,
@@ -112,9 +114,7 @@ async def test_behind_another_gateway_what_must_have_been_translated_closes_once
             suspects = [await next_of(events, ConnectionSuspect) for _ in range(2)]
             assert {event.verdict for event in suspects} == {Verdict.GATEWAY_CHANGED}
             # Decided about, both: nothing is due any more.
-            with trio.fail_after(SOON):
-                while translated.near.connection.deadline < float("inf"):
-                    await trio.sleep(0.01)
+            await until(lambda: {pair.near.connection.deadline for pair in (translated, unsure)} == {math.inf})
         if family == 4:
             error = await translated.lost()
             assert error.verdict is Verdict.GATEWAY_CHANGED
