@@ -298,17 +298,21 @@ class Site:
     host: int = attrs.field(init=False)
 
     def flow(
-        self, local: str | None = None, peer: str | None = None, *, protocol: str = "tcp", **others: int | bool | None
+        self,
+        local: str | None = None,
+        peer: str | None = None,
+        *,
+        protocol: str = "tcp",
+        device: int | None = None,
+        transparent: bool = False,
     ) -> Flow:
         """The flow of a connection from the first link's address to a far peer, unless told otherwise."""
-        options = {name: value for name, value in others.items() if value is not None}
-        return attrs.evolve(
-            Flow(
-                peer=ip_address(peer or self.peer),
-                peer_port=443,
-                local=ip_address(local or self.s1),
-                local_port=40000,
-                protocol=protocol,
-            ),
-            **options,
+        return Flow(
+            peer=ip_address(peer or self.peer),
+            peer_port=443,
+            local=ip_address(local or self.s1),
+            local_port=40000,
+            protocol=protocol,
+            device=device,
+            transparent=transparent,
         )

@@ -40,7 +40,7 @@ class Bench:
     monitoring: bool = True
     netns_cookie: int | None = None
     registry: Registry = attrs.field(init=False)
-    streams: list[Stream] = attrs.field(factory=lambda: list[Stream]())
+    streams: list[Stream] = attrs.field(factory=list[Stream])
 
     def __attrs_post_init__(self) -> None:
         self.registry = Registry(
@@ -88,7 +88,7 @@ async def test_all_objects_of_one_socket_share_one_record(
             assert bench.registry.find(stream.socket) is connection
             assert bench.registry.register(connection) is connection
     assert bench.registry.register(server) is not connection
-    assert list(bench.registry)[0] is connection
+    assert next(iter(bench.registry)) is connection
     assert len(bench.registry) == 2
 
 
@@ -331,9 +331,9 @@ async def test_nobody_is_judged_on_half_a_table(bench: Bench) -> None:
     bench.site.network.delete_route(bench.site.default)
     bench.site.network.resyncing = True
     bench.touch()
-    assert connection.standing is Standing.GOOD
+    assert (connection.standing, connection.verdict) == (Standing.GOOD, Verdict.UNCHANGED)
     bench.site.network.resyncing = False
-    assert connection.standing is Standing.SUSPECT
+    assert (connection.standing, connection.verdict) == (Standing.SUSPECT, Verdict.NO_ROUTE)
 
 
 async def test_unjudged_connections_are_good_whatever_happens(
@@ -395,3 +395,24 @@ async def test_a_connection_costs_under_a_kilobyte_beside_its_stream(bench: Benc
         tracemalloc.stop()
     # The flow itself is not in the sum: 0.3 KB for a socket's, two addresses included.
     assert used / len(streams) < 700
+
+
+async def test_nothing_is_left_in_the_index_when_all_have_gone(bench: Bench) -> None:
+    peers = [ip_address(f"198.51.100.{number}") for number in range(1, 9)]
+    connections = [
+        bench.registry.register(None, flow=attrs.evolve(bench.site.flow(), peer=peer, device=device))
+        for peer in peers
+        for device in (None, C1)
+    ]
+    index = bench.registry.court.index
+    assert len(index) == len(list(index)) == 16
+    bench.site.network.delete_route(bench.site.default)
+    bench.touch()
+    for connection in connections:
+        assert connection.standing is Standing.SUSPECT
+    bench.registry.lose(connections[0])
+    for connection in connections:
+        bench.registry.release(connection)
+    shelves = (index._bundles, index._by_route, index._by_link, index._by_gateway, index._by_local)
+    assert [len(shelf) for shelf in shelves] == [0] * 5
+    assert len(index) == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import weakref
 from typing import TYPE_CHECKING, Protocol
 
@@ -49,6 +48,9 @@ class Loss:
     def describe(self) -> str:
         """The loss in one line, the same in errors, cancellation reasons and logs."""
         return f"{self.verdict.value}: {self.after}, before: {self.before} ({self.cause})"
+
+    def __str__(self) -> str:
+        return self.describe()
 
 
 @attrs.frozen
@@ -216,6 +218,4 @@ class Connection:
         return f"{self.describe()}: {loss.describe()}" if loss is not None else self.describe()
 
     def __str__(self) -> str:
-        stand = self.record.stand
-        until = f" until {stand.deadline:.3f}" if not math.isinf(stand.deadline) else ""
-        return f"{self.describe()}: {stand.standing.value}{until}, {stand.verdict.value}"
+        return self.describe()

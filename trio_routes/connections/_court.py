@@ -27,7 +27,7 @@ from . import _clock as clock
 from ._connection import Acquittal, Connection, Loss, Record
 from ._disconnect import disconnect
 from ._docket import Docket
-from ._flow import Abortable, AnySocket
+from ._flow import AnySocket, is_abortable
 from ._index import Index, needs_of
 from ._judge import (
     Finding,
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
+_UNCHANGED = clock.good()
 MOST_KNOWN_HOPS = 4
 ASKING_SECONDS = 10.0
 """How long an answer is waited for at most (rule J5)."""
@@ -127,8 +128,10 @@ class Court:
 
     def settle(self, connection: Connection) -> None:
         """Judge a connection whose turn has not come, if it has one coming (R11)."""
-        if connection in self.docket.dirty and not self.adjourned:
-            self.judge(connection, self.docket.dirty.pop(connection))
+        cause = self.docket.dirty.get(connection)
+        if cause is not None and not self.adjourned:
+            del self.docket.dirty[connection]
+            self.judge(connection, cause)
 
     def close(self, connection: Connection) -> None:
         """Forget a connection that nobody uses any more, or that was lost."""
@@ -146,6 +149,8 @@ class Court:
         self.counters.judged += 1
         first = not record.judged
         finding = self._find_first(connection) if first else self._find(connection)
+        if self._is_as_before(connection, finding):
+            return
         moved = finding.hops != record.hops
         record.now, record.hops = finding.resolution, finding.hops
         if record.acquittal is not None and not self._still_holds(record.acquittal, finding):
@@ -153,6 +158,21 @@ class Court:
         if record.acquittal is None:
             self._take_in(connection, finding.verdict, cause, moved=moved, first=first)
         self._file(connection)
+
+    def _is_as_before(self, connection: Connection, finding: Finding) -> bool:
+        """Whether a good connection was found exactly as it is filed: what most are, when a change touches many."""
+        record = connection.record
+        if (
+            finding.verdict is not Verdict.UNCHANGED
+            or record.stand is not _UNCHANGED
+            or record.bundle is None
+            or record.acquittal is not None
+            or finding.resolution != record.now
+        ):
+            return False
+        links = record.bundle.needs.links
+        local = connection.flow.local
+        return local is None or all(address.ifindex in links for address in self.cache.addresses_of(local))
 
     def due(self, connection: Connection) -> None:
         """Judge a connection whose deadline has passed once more, and decide about it if nothing changed that."""
@@ -216,7 +236,7 @@ class Court:
             return
         if not old.suspect:
             self.counters.suspected += 1
-            _logger.info("%s: suspect: %s (%s)", connection.describe(), verdict.value, cause)
+            _logger.info("%s: suspect: %s (%s)", connection, verdict.value, cause)
             generation = self.cache.generation
             self._publish(ConnectionSuspect(generation=generation, time=t, connection=connection, verdict=verdict))
         if stand.deadline != old.deadline:
@@ -250,7 +270,7 @@ class Court:
 
     def _recovered(self, connection: Connection, acquitted_by: str) -> None:
         self.counters.recovered += 1
-        _logger.info("%s: good again: %s", connection.describe(), acquitted_by)
+        _logger.info("%s: good again: %s", connection, acquitted_by)
         self._publish(
             ConnectionRecovered(
                 generation=self.cache.generation,
@@ -355,12 +375,13 @@ class Court:
         self.close(connection)
         self.counters.lost += 1
         self.history.append(connection)
-        _logger.info("%s: lost: %s", connection.describe(), loss.describe())
+        _logger.info("%s: lost: %s", connection, loss)
         self._publish(ConnectionLost(generation=loss.generation, time=t, connection=connection, loss=loss))
         scopes, record.scopes = record.scopes, ()
-        reason = connection.sentence()
-        for scope in scopes:
-            scope.cancel(reason=reason)
+        if scopes:
+            reason = connection.sentence()
+            for scope in scopes:
+                scope.cancel(reason=reason)
         _cut(connection)
         self._ended(connection)
 
@@ -396,6 +417,6 @@ def _cut(connection: Connection) -> None:
         if isinstance(item, AnySocket):
             if connection.flow.protocol == "tcp" and disconnect(item):
                 return
-        elif isinstance(item, Abortable):
+        elif is_abortable(item):
             item.abort()
             return

@@ -26,7 +26,7 @@ class Docket:
 
     def __init__(self) -> None:
         self.dirty: dict[Connection, str] = {}
-        """To be judged again, with the cause; in the order in which they were touched."""
+        """To be judged again, with the cause."""
         self._deadlines: list[tuple[float, int, Connection]] = []
         self._entries = 0
         self._compact_at = _SPARE_ENTRIES
@@ -35,6 +35,14 @@ class Docket:
     def mark(self, connections: Iterable[Connection], cause: str) -> None:
         """Have connections judged again. The latest cause counts."""
         self.dirty.update(dict.fromkeys(connections, cause))
+
+    def pop_dirty(self) -> tuple[Connection, str]:
+        """Take out one connection to be judged, the latest first.
+
+        A dict gives its last item at once, and its first only after walking over all that were taken before. Nobody
+        starves: the task sleeps only when all are judged, and who is looked at is judged at once.
+        """
+        return self.dirty.popitem()
 
     def watch(self, connection: Connection) -> None:
         """Take note of a connection's deadline after it was set or moved; inf is none."""

@@ -22,7 +22,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Final, Protocol, TypeAlias, cast, runtime_checkable
+from typing import Final, Protocol, TypeAlias, TypeGuard, cast
 
 import attrs
 import trio
@@ -105,7 +105,6 @@ class Flow:
         return f"{self.protocol} {local} -> {peer}"
 
 
-@runtime_checkable
 class Abortable(Protocol):
     """A stream without a socket that can be judged and ended all the same, as `testing.FakeKernel` makes them."""
 
@@ -140,9 +139,14 @@ def socket_of(what: object) -> AnySocket | None:
     return next((layer for layer in layers(what) if isinstance(layer, AnySocket)), None)
 
 
+def is_abortable(what: object) -> TypeGuard[Abortable]:
+    """Whether an object can be ended without a socket. A runtime-checkable protocol would take 30 µs to say so."""
+    return isinstance(getattr(what, "flow", None), Flow) and callable(getattr(what, "abort", None))
+
+
 def abortable_of(what: object) -> Abortable | None:
     """The stream in an object that stands for a socket; None if there is none."""
-    return next((layer for layer in layers(what) if isinstance(layer, Abortable)), None)
+    return next((layer for layer in layers(what) if is_abortable(layer)), None)
 
 
 def cookie_of(sock: AnySocket) -> int:

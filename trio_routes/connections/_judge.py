@@ -157,7 +157,8 @@ def _verdict(flow: Flow, known: Hops, resolution: Resolution, now: Hops, view: V
         return Verdict.SOURCE_GONE
     if resolution.outcome is not Outcome.ROUTED:
         return Verdict.REJECTED if resolution.outcome.rejects else Verdict.NO_ROUTE
-    if {hop.kind for hop in now}.isdisjoint(hop.kind for hop in known):
+    # Loops rather than sets: there are one or two hops, and an enum's hash is a call into Python.
+    if not any(hop.kind is other.kind for hop in now for other in known):
         return Verdict.PEER_MOVED
     if now == LOCAL_HOPS:
         return Verdict.UNCHANGED
@@ -168,9 +169,9 @@ def _verdict(flow: Flow, known: Hops, resolution: Resolution, now: Hops, view: V
         return Verdict.GATEWAY_FAILED if _all_failed(now, flow, view) else Verdict.UNCHANGED
     if not any(_holds(hop, flow, view) for hop in (*now, *known)):
         return Verdict.REROUTED
-    if {hop.ifindex for hop in now}.isdisjoint(hop.ifindex for hop in known):
-        return Verdict.EGRESS_CHANGED
-    return Verdict.GATEWAY_CHANGED
+    if any(hop.ifindex == other.ifindex for hop in now for other in known):
+        return Verdict.GATEWAY_CHANGED
+    return Verdict.EGRESS_CHANGED
 
 
 def source_there(flow: Flow, view: View) -> bool:

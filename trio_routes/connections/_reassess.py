@@ -69,7 +69,8 @@ class Reassessor:
         async with trio.open_nursery() as nursery:
 
             def ask(connection: Connection) -> None:
-                nursery.start_soon(self._ask, connection, name="trio_routes: probe")
+                scope = connection.record.asking = trio.CancelScope()
+                nursery.start_soon(self._ask, connection, scope, name="trio_routes: probe")
 
             self._court.ask = ask
             task_status.started()
@@ -78,7 +79,7 @@ class Reassessor:
                     # While nobody may be judged, a deadline that passes must not keep the task awake.
                     adjourned = self._court.adjourned
                     await self._docket.wait(math.inf if adjourned else self._docket.next_deadline)
-                    while self._work():
+                    while self._work():  # noqa: ASYNC110 -- each turn does work, and nobody rings for it
                         await trio.lowlevel.checkpoint()
             finally:
                 self._court.ask = None
@@ -93,8 +94,8 @@ class Reassessor:
             if court.adjourned:
                 return False
             if docket.dirty:
-                connection = next(iter(docket.dirty))
-                court.settle(connection)
+                connection, cause = docket.pop_dirty()
+                court.judge(connection, cause)
             else:
                 due = docket.pop_due(trio.current_time())
                 if due is None:
@@ -104,16 +105,14 @@ class Reassessor:
                 break
         return bool(docket.dirty) or docket.next_deadline <= trio.current_time()
 
-    async def _ask(self, connection: Connection) -> None:
+    async def _ask(self, connection: Connection, scope: trio.CancelScope) -> None:
         """Run the application's own probe. What it raises is its own affair, and no acquittal (R14)."""
-        probe = connection.record.probe
-        accepted = False
-        with trio.CancelScope() as scope:
-            connection.record.asking = scope
+        probe, accepted = connection.record.probe, False
+        with scope:
             try:
                 accepted = probe is not None and bool(await probe(connection))
             except Exception:  # an application's code: whatever it raises must not end the pt
                 _logger.warning("the probe of %s failed", connection.describe(), exc_info=True)
-        if scope.cancel_called:
-            return  # things have changed since: whatever it answered is about a path of then
-        self._court.answered(connection, accepted=accepted, by="its probe")
+        if not scope.cancel_called:  # else things have changed: whatever it answered is about a path of then
+            self._court.answered(connection, accepted=accepted, by="its probe")
+        await trio.lowlevel.checkpoint()
