@@ -35,6 +35,7 @@ from .connections import (
     Backoff as Backoff,
     Connection as Connection,
     Connections as Connections,
+    ConnectOptions as ConnectOptions,
     Flow as Flow,
     GuardedListener as GuardedListener,
     GuardedStream as GuardedStream,

@@ -14,7 +14,7 @@ import logging
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
-from typing import NoReturn, TypeVar, overload
+from typing import NoReturn, TypeVar, Unpack, overload
 
 import trio
 
@@ -31,6 +31,7 @@ from .connections import (
     Backoff,
     Connection,
     Connections,
+    ConnectOptions,
     Flow,
     Ground,
     GuardedListener,
@@ -51,8 +52,6 @@ _E = TypeVar("_E", bound=Event)
 log = logging.getLogger("trio_routes")
 
 _POLICY = Policy()
-_BACKOFF = Backoff()
-_HAPPY_EYEBALLS_DELAY = 0.25  # seconds, as Trio's
 
 
 class Pt:
@@ -235,15 +234,7 @@ class Pt:
         self,
         host: str | IPAddress,
         port: int,
-        *,
-        local_address: str | IPAddress | None = None,
-        happy_eyeballs_delay: float | None = _HAPPY_EYEBALLS_DELAY,
-        device: str | None = None,
-        mark: int | None = None,
-        tcp_hints: TcpHints | None = None,
-        policy: Policy | None = None,
-        probe: Probe | None = None,
-        label: str = "",
+        **options: Unpack[ConnectOptions],
     ) -> GuardedStream:
         """Connect over TCP as `trio.open_tcp_stream` does, and guard the stream. A checkpoint.
 
@@ -253,14 +244,7 @@ class Pt:
         Args:
           host: A name or an address.
           port: The port.
-          local_address: The source address to use.
-          happy_eyeballs_delay: Seconds before the next address is tried beside the pending ones (RFC 8305).
-          device: The interface to bind to (SO_BINDTODEVICE).
-          mark: SO_MARK, which needs CAP_NET_ADMIN or CAP_NET_RAW.
-          tcp_hints: Keepalive and TCP_USER_TIMEOUT to set.
-          policy: Seconds from SUSPECT to LOST, instead of the pt's.
-          probe: The application's own check of an uncertain path.
-          label: A name for logs and messages.
+          **options: See `ConnectOptions`.
 
         Raises:
           NoRouteError: An OSError: there is no route, or it went while connecting.
@@ -270,14 +254,7 @@ class Pt:
             self._here(),
             host,
             port,
-            local_address=local_address,
-            happy_eyeballs_delay=happy_eyeballs_delay,
-            device=device,
-            mark=mark,
-            tcp_hints=tcp_hints,
-            policy=policy,
-            probe=probe,
-            label=label,
+            **options,
         )
 
     async def open_ssl_over_tcp_stream(
@@ -287,14 +264,7 @@ class Pt:
         *,
         ssl_context: ssl.SSLContext | None = None,
         https_compatible: bool = False,
-        local_address: str | IPAddress | None = None,
-        happy_eyeballs_delay: float | None = _HAPPY_EYEBALLS_DELAY,
-        device: str | None = None,
-        mark: int | None = None,
-        tcp_hints: TcpHints | None = None,
-        policy: Policy | None = None,
-        probe: Probe | None = None,
-        label: str = "",
+        **options: Unpack[ConnectOptions],
     ) -> trio.SSLStream[GuardedStream]:
         """Connect as `open_tcp_stream` does, with TLS on top. A checkpoint.
 
@@ -307,14 +277,7 @@ class Pt:
             port,
             ssl_context=ssl_context,
             https_compatible=https_compatible,
-            local_address=local_address,
-            happy_eyeballs_delay=happy_eyeballs_delay,
-            device=device,
-            mark=mark,
-            tcp_hints=tcp_hints,
-            policy=policy,
-            probe=probe,
-            label=label,
+            **options,
         )
 
     async def serve_tcp(
@@ -378,15 +341,8 @@ class Pt:
         port: int,
         *,
         retry_on: tuple[type[Exception], ...] = (),
-        backoff: Backoff = _BACKOFF,
-        local_address: str | IPAddress | None = None,
-        happy_eyeballs_delay: float | None = _HAPPY_EYEBALLS_DELAY,
-        device: str | None = None,
-        mark: int | None = None,
-        tcp_hints: TcpHints | None = None,
-        policy: Policy | None = None,
-        probe: Probe | None = None,
-        label: str = "",
+        backoff: Backoff = connections.DEFAULT_BACKOFF,
+        **options: Unpack[ConnectOptions],
     ) -> _T:
         """Wait until the host is routable, connect, run `handler(stream)`, and again after a loss. A checkpoint.
 
@@ -399,14 +355,7 @@ class Pt:
           port: The port.
           retry_on: Exception types of the handler's own that also mean "again".
           backoff: How long to wait after failures that a lost route does not explain.
-          local_address: As for `open_tcp_stream`, like all that follow.
-          happy_eyeballs_delay: See there.
-          device: See there.
-          mark: See there.
-          tcp_hints: See there.
-          policy: See there.
-          probe: See there.
-          label: See there.
+          **options: See `ConnectOptions`.
         """
         return await connections.keep_connected(
             self._here(),
@@ -415,14 +364,7 @@ class Pt:
             port,
             retry_on=retry_on,
             backoff=backoff,
-            local_address=local_address,
-            happy_eyeballs_delay=happy_eyeballs_delay,
-            device=device,
-            mark=mark,
-            tcp_hints=tcp_hints,
-            policy=policy,
-            probe=probe,
-            label=label,
+            **options,
         )
 
     async def wait_routable(

@@ -12,9 +12,15 @@ from ._listeners import (
     serve_ssl_over_tcp as serve_ssl_over_tcp,
     serve_tcp as serve_tcp,
 )
+from ._options import ConnectOptions as ConnectOptions
 from ._policy import Policy as Policy, Probe as Probe
 from ._reassess import Reassessor as Reassessor
-from ._reconnect import Backoff as Backoff, keep_connected as keep_connected, wait_routable as wait_routable
+from ._reconnect import (
+    DEFAULT_BACKOFF as DEFAULT_BACKOFF,
+    Backoff as Backoff,
+    keep_connected as keep_connected,
+    wait_routable as wait_routable,
+)
 from ._registry import Registry as Registry, RegistryStatistics as RegistryStatistics
 from ._stream import GuardedStream as GuardedStream, guard_stream as guard_stream
 from ._verdict import Standing as Standing, Verdict as Verdict, VerdictClass as VerdictClass

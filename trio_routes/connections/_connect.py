@@ -14,7 +14,7 @@ import os
 import ssl
 from collections.abc import Sequence
 from ipaddress import IPv6Address, ip_address
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Unpack, final
 
 import attrs
 import trio
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ..routing import Cache
     from ._ground import Ground
     from ._hints import TcpHints
+    from ._options import ConnectOptions
     from ._policy import Probe
 
 # Seconds; Trio's, where its reasons are given.
@@ -344,33 +345,14 @@ async def open_ssl_over_tcp_stream(
     *,
     ssl_context: ssl.SSLContext | None = None,
     https_compatible: bool = False,
-    local_address: str | IPAddress | None = None,
-    happy_eyeballs_delay: float | None = DEFAULT_DELAY,
-    device: str | None = None,
-    mark: int | None = None,
-    tcp_hints: TcpHints | None = None,
-    policy: Policy | None = None,
-    probe: Probe | None = None,
-    label: str = "",
+    **options: Unpack[ConnectOptions],
 ) -> trio.SSLStream[GuardedStream]:
     """Connect over TCP and put TLS on top, as `trio.open_ssl_over_tcp_stream`. A checkpoint.
 
     The handshake is left to the first call. Arguments and errors are those of `open_tcp_stream`, and of
     `trio.SSLStream`.
     """
-    stream = await open_tcp_stream(
-        ground,
-        host,
-        port,
-        local_address=local_address,
-        happy_eyeballs_delay=happy_eyeballs_delay,
-        device=device,
-        mark=mark,
-        tcp_hints=tcp_hints,
-        policy=policy,
-        probe=probe,
-        label=label,
-    )
+    stream = await open_tcp_stream(ground, host, port, **options)
     if ssl_context is None:
         ssl_context = ssl.create_default_context()
         # As Trio does: with this option a cut connection would read as a clean end.

@@ -20,7 +20,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, Unpack
 
 import attrs
 import trio
@@ -29,12 +29,11 @@ from .._errors import NoRouteError
 from ..netlink import IPAddress
 from ..routing import Kind, Outcome, Resolution
 from ._blame import remainder, stems_from
-from ._connect import DEFAULT_DELAY, Egress, addresses_of, open_tcp_stream
+from ._connect import Egress, addresses_of, open_tcp_stream
 
 if TYPE_CHECKING:
     from ._ground import Ground
-    from ._hints import TcpHints
-    from ._policy import Policy, Probe
+    from ._options import ConnectOptions
     from ._stream import GuardedStream
 
 _T = TypeVar("_T")
@@ -77,7 +76,7 @@ class Backoff:
         return delay * (1.0 - self.jitter * random.random())
 
 
-_DEFAULT_BACKOFF = Backoff()
+DEFAULT_BACKOFF = Backoff()
 
 
 async def wait_routable(
@@ -155,15 +154,8 @@ async def keep_connected(
     port: int,
     *,
     retry_on: tuple[type[Exception], ...] = (),
-    backoff: Backoff = _DEFAULT_BACKOFF,
-    local_address: str | IPAddress | None = None,
-    happy_eyeballs_delay: float | None = DEFAULT_DELAY,
-    device: str | None = None,
-    mark: int | None = None,
-    tcp_hints: TcpHints | None = None,
-    policy: Policy | None = None,
-    probe: Probe | None = None,
-    label: str = "",
+    backoff: Backoff = DEFAULT_BACKOFF,
+    **options: Unpack[ConnectOptions],
 ) -> _T:
     """Run a handler on a connection, on a new one after each loss, until it returns. A checkpoint.
 
@@ -176,14 +168,7 @@ async def keep_connected(
       port: The peer's port.
       retry_on: Errors of the handler's after which to connect again, beside those of its own stream.
       backoff: The waits after failures that are no losses.
-      local_address: As for `open_tcp_stream`, like all that follows.
-      happy_eyeballs_delay: Seconds before the next address is tried beside.
-      device: Name of the interface to bind to.
-      mark: The packets' mark.
-      tcp_hints: Keepalive and timeout settings for the sockets.
-      policy: Seconds from SUSPECT to LOST, instead of the pt's.
-      probe: The application's own check of an uncertain path.
-      label: For events and messages.
+      **options: As for `open_tcp_stream`; see `ConnectOptions`.
 
     Raises:
       trio.ClosedResourceError: The pt is closed.
@@ -194,24 +179,18 @@ async def keep_connected(
     while True:
         generation = ground.pulse.generation
         try:
-            await wait_routable(ground, host, source=local_address, device=device, mark=mark or 0)
+            await wait_routable(
+                ground,
+                host,
+                source=options.get("local_address"),
+                device=options.get("device"),
+                mark=options.get("mark") or 0,
+            )
             if lost:
                 # All that were lost together are woken together by the route's return.
                 await trio.sleep(SPREAD - backoff.jittered(SPREAD))
                 await ground.reconnects.take()
-            stream = await open_tcp_stream(
-                ground,
-                host,
-                port,
-                local_address=local_address,
-                happy_eyeballs_delay=happy_eyeballs_delay,
-                device=device,
-                mark=mark,
-                tcp_hints=tcp_hints,
-                policy=policy,
-                probe=probe,
-                label=label,
-            )
+            stream = await open_tcp_stream(ground, host, port, **options)
         except OSError as error:
             wait = backoff.jittered(delay)
             _logger.info("connecting to %s port %d failed, again in %.1f s: %s", host, port, wait, error)
