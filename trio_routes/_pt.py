@@ -1,16 +1,10 @@
-"""`open_pt()` and `Pt`: one worker's context. Wiring only: each part does its work elsewhere.
+"""`open_pt()` and `Pt`: the public face of one worker's context.
 
-What flows where::
-
-    kernel ─▶ Follower ─▶ Cache ─▶ ChangeBatch ─┬─▶ Reassessor ─▶ Registry ─▶ cancel, disconnect
-                                                ├─▶ events ─▶ Broadcast ─▶ subscribers
-                                                ├─▶ Pulse ─▶ whoever waits for a route
-                                                └─▶ Detector (gateways) ─▶ PortalChanged
+Each method hands on to the part that does the work; `_engine.py` has the parts and their wiring.
 """
 
 from __future__ import annotations
 
-import logging
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
@@ -19,11 +13,8 @@ from typing import NoReturn, TypeVar, Unpack, overload
 import trio
 
 from . import connections
-from ._announce import announce
-from ._broadcast import Broadcast, Pulse
-from ._errors import KernelRefusedError
+from ._engine import Engine
 from ._events import Event, Lagged
-from ._follow import Follower
 from ._routes import Routes
 from ._services import Services
 from ._statistics import Statistics
@@ -38,18 +29,14 @@ from .connections import (
     GuardedStream,
     Policy,
     Probe,
-    Reassessor,
-    Registry,
     TcpHints,
 )
-from .netlink import Channel, IPAddress, Kernel, LinuxKernel
-from .portal import Detector, PortalConfig, PortalView
-from .routing import Cache, ChangeBatch, Resolution
+from .netlink import IPAddress, Kernel, LinuxKernel
+from .portal import PortalConfig, PortalView
+from .routing import Resolution
 
 _T = TypeVar("_T")
 _E = TypeVar("_E", bound=Event)
-
-log = logging.getLogger("trio_routes")
 
 _POLICY = Policy()
 
@@ -67,108 +54,35 @@ class Pt:
       portal: What is behind the gateway. Always there; nothing is sent unless `open_pt(portal=...)` or `check()` asks.
     """
 
-    def __init__(
-        self, kernel: Kernel, channel: Channel | None, policy: Policy, portal: PortalConfig | None, worker: int = 0
-    ) -> None:
+    def __init__(self, engine: Engine, worker: int = 0) -> None:
         self.worker = worker
+        self.routes = Routes(engine.cache)
+        self.connections = Connections(engine.registry)
+        self.portal = PortalView(engine.detector)
+        self._engine = engine
         self._token = trio.lowlevel.current_trio_token()
-        self._channel = channel
-        self._cache = Cache()
-        self._broadcast = Broadcast()
-        self._pulse = Pulse()
-        self._registry = Registry(
-            self._cache,
-            policy=policy,
-            publish=self._broadcast.publish,
-            monitoring=lambda: self.monitoring,
-            netns_cookie=None if channel is None else channel.netns_cookie,
-        )
-        self._follower = None if channel is None else Follower(channel, self._cache, self._on_batch)
-        self._reassessor = Reassessor(self._registry, self._cache, apply_pending=self._apply_pending)
-        self._detector = Detector(kernel, portal, self._broadcast.publish, lambda: self._cache.generation)
-        self._ground = Ground(kernel, self._cache, self._registry, self._pulse, lambda: self.monitoring)
-        self.routes = Routes(self._cache)
-        self.connections = Connections(self._registry)
-        self.portal = PortalView(self._detector)
-
-    # ---- wiring ----------------------------------------------------------------------------
-
-    def _on_batch(self, batch: ChangeBatch) -> None:
-        # First who may be affected is marked, so that nobody who reads a standing from an event sees a stale one.
-        self._reassessor.touch(batch)
-        announce(batch, self._broadcast, trio.current_time())
-        self._pulse.beat(batch.generation)
-        if batch.gateways:
-            self._detector.trigger("the gateways of a default route changed")
-
-    def _apply_pending(self) -> None:
-        if self._follower is not None:
-            self._follower.apply_pending()
-
-    async def _start(self, services: Services) -> None:
-        if self._follower is not None:
-            try:
-                await services.start(self._follower.run)
-            except (KernelRefusedError, PermissionError) as error:
-                self._go_unmonitored(error)
-        await services.start(self._reassessor.run)
-        await services.start(self._detector.run)
-
-    def _go_unmonitored(self, error: OSError) -> None:
-        log.warning("connections are not monitored: %s", error)
-        if self._channel is not None:
-            self._channel.close()
-        self._channel = self._follower = None
-
-    def _close(self) -> None:
-        self._registry.close()
-        self._broadcast.close()
-        self._pulse.close()
-        if self._channel is not None:
-            self._channel.close()
 
     def _here(self) -> Ground:
         """The parts to work with, once it is sure that this is the right run."""
         if trio.lowlevel.current_trio_token() is not self._token:
             raise RuntimeError("this pt belongs to another Trio run; each worker uses its own")
-        return self._ground
+        return self._engine.ground
 
     # ---- state -----------------------------------------------------------------------------
 
     @property
     def monitoring(self) -> bool:
         """Whether the kernel's tables are followed. If not, no connection is ever judged."""
-        return self._follower is not None and self._follower.ready.is_set()
+        return self._engine.monitoring
 
     @property
     def generation(self) -> int:
         """The number of batches of changes applied so far."""
-        return self._cache.generation
+        return self._engine.cache.generation
 
     def statistics(self) -> Statistics:
         """Return the counters as they are now. Not a checkpoint."""
-        channel, follower = self._channel, self._follower
-        registry = self._registry.statistics()
-        return Statistics(
-            monitoring=self.monitoring,
-            resyncing=self._cache.resyncing,
-            generation=self._cache.generation,
-            links=len(self._cache.links),
-            routes=sum(map(len, self._cache.state.tables.values())),
-            receive_buffer=0 if channel is None else channel.receive_buffer,
-            datagrams=0 if channel is None else channel.statistics.datagrams,
-            octets=0 if channel is None else channel.statistics.octets,
-            forged=0 if channel is None else channel.statistics.forged,
-            overruns=0 if channel is None else channel.statistics.overruns,
-            truncated=0 if channel is None else channel.statistics.truncated,
-            undecodable=0 if follower is None else follower.statistics.undecodable,
-            resyncs=0 if follower is None else follower.statistics.resyncs,
-            audits=0 if follower is None else follower.statistics.audits,
-            audit_differences=0 if follower is None else follower.statistics.audit_differences,
-            repeated_dumps=0 if follower is None else follower.statistics.repeated_dumps,
-            connections=registry.registered,
-            lost=registry.lost,
-        )
+        return self._engine.statistics()
 
     # ---- guarding --------------------------------------------------------------------------
 
@@ -410,7 +324,7 @@ class Pt:
           trio.ClosedResourceError: The pt is closed.
         """
         self._here()
-        return self._broadcast.subscribe(*kinds, buffer=buffer)
+        return self._engine.broadcast.subscribe(*kinds, buffer=buffer)
 
 
 @asynccontextmanager
@@ -453,15 +367,10 @@ async def open_pt(
 
 @asynccontextmanager
 async def _opened(kernel: Kernel, policy: Policy, portal: PortalConfig | None) -> AsyncGenerator[Pt]:
-    channel: Channel | None = None
-    try:
-        channel = Channel(kernel.open_netlink())
-    except OSError as error:
-        log.warning("connections are not monitored: %s", error)
-    pt = Pt(kernel, channel, policy, portal)
+    engine = Engine(kernel, policy, portal)
     try:
         async with Services() as services:
-            await pt._start(services)  # noqa: SLF001 - the class and its opener are one
-            yield pt
+            await engine.start(services)
+            yield Pt(engine)
     finally:
-        pt._close()  # noqa: SLF001
+        engine.close()

@@ -1,0 +1,122 @@
+"""The parts of one pt and how they are wired; `Pt` is their public face.
+
+What flows where::
+
+    kernel ─▶ Follower ─▶ Cache ─▶ ChangeBatch ─┬─▶ Reassessor ─▶ Registry ─▶ cancel, disconnect
+                                                ├─▶ events ─▶ Broadcast ─▶ subscribers
+                                                ├─▶ Pulse ─▶ whoever waits for a route
+                                                └─▶ Detector (gateways) ─▶ PortalChanged
+"""
+
+from __future__ import annotations
+
+import logging
+
+import trio
+
+from ._announce import announce
+from ._broadcast import Broadcast, Pulse
+from ._errors import KernelRefusedError
+from ._follow import Follower
+from ._services import Services
+from ._statistics import Statistics
+from .connections import Ground, Policy, Reassessor, Registry
+from .netlink import Channel, Kernel
+from .portal import Detector, PortalConfig
+from .routing import Cache, ChangeBatch
+
+log = logging.getLogger("trio_routes")
+
+
+class Engine:
+    """Everything that one pt owns. Opens its netlink socket at once; `start` runs its tasks."""
+
+    def __init__(self, kernel: Kernel, policy: Policy, portal: PortalConfig | None) -> None:
+        self.cache = Cache()
+        self.broadcast = Broadcast()
+        self.pulse = Pulse()
+        self._channel: Channel | None = None
+        try:
+            self._channel = Channel(kernel.open_netlink())
+        except OSError as error:
+            log.warning("connections are not monitored: %s", error)
+        self.registry = Registry(
+            self.cache,
+            policy=policy,
+            publish=self.broadcast.publish,
+            monitoring=self._is_monitoring,
+            netns_cookie=None if self._channel is None else self._channel.netns_cookie,
+        )
+        self._follower = None if self._channel is None else Follower(self._channel, self.cache, self._on_batch)
+        self._reassessor = Reassessor(self.registry, self.cache, apply_pending=self._apply_pending)
+        self.detector = Detector(kernel, portal, self.broadcast.publish, lambda: self.cache.generation)
+        self.ground = Ground(kernel, self.cache, self.registry, self.pulse, self._is_monitoring)
+
+    @property
+    def monitoring(self) -> bool:
+        """Whether the kernel's tables are followed. If not, no connection is ever judged."""
+        return self._follower is not None and self._follower.ready.is_set()
+
+    def _is_monitoring(self) -> bool:
+        return self.monitoring
+
+    def _on_batch(self, batch: ChangeBatch) -> None:
+        # First who may be affected is marked, so that nobody who reads a standing from an event sees a stale one.
+        self._reassessor.touch(batch)
+        announce(batch, self.broadcast, trio.current_time())
+        self.pulse.beat(batch.generation)
+        if batch.gateways:
+            self.detector.trigger("the gateways of a default route changed")
+        self._reassessor.take_turn()
+
+    def _apply_pending(self) -> None:
+        if self._follower is not None:
+            self._follower.apply_pending()
+
+    async def start(self, services: Services) -> None:
+        """Start the tasks; the tables are complete when this returns. A checkpoint."""
+        if self._follower is not None:
+            try:
+                await services.start(self._follower.run)
+            except (KernelRefusedError, PermissionError) as error:
+                log.warning("connections are not monitored: %s", error)
+                self._close_channel()
+                self._channel = self._follower = None
+        await services.start(self._reassessor.run)
+        await services.start(self.detector.run)
+
+    def close(self) -> None:
+        """End what is not a task: registrations, subscriptions, the socket."""
+        self.registry.close()
+        self.broadcast.close()
+        self.pulse.close()
+        self._close_channel()
+
+    def _close_channel(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+
+    def statistics(self) -> Statistics:
+        """Count."""
+        channel, follower = self._channel, self._follower
+        registry = self.registry.statistics()
+        return Statistics(
+            monitoring=self.monitoring,
+            resyncing=self.cache.resyncing,
+            generation=self.cache.generation,
+            links=len(self.cache.links),
+            routes=sum(map(len, self.cache.state.tables.values())),
+            receive_buffer=0 if channel is None else channel.receive_buffer,
+            datagrams=0 if channel is None else channel.statistics.datagrams,
+            octets=0 if channel is None else channel.statistics.octets,
+            forged=0 if channel is None else channel.statistics.forged,
+            overruns=0 if channel is None else channel.statistics.overruns,
+            truncated=0 if channel is None else channel.statistics.truncated,
+            undecodable=0 if follower is None else follower.statistics.undecodable,
+            resyncs=0 if follower is None else follower.statistics.resyncs,
+            audits=0 if follower is None else follower.statistics.audits,
+            audit_differences=0 if follower is None else follower.statistics.audit_differences,
+            repeated_dumps=0 if follower is None else follower.statistics.repeated_dumps,
+            connections=registry.registered,
+            lost=registry.lost,
+        )
