@@ -129,7 +129,7 @@ async def test_a_route_that_goes_with_its_link_is_told_of_like_any_other(lab: La
     async with open_world(lab, 4, Policy()) as world:
         with world.pt.subscribe(RouteRemoved) as events:
             world.net.wlan0.down()
-            removed = await next_of(events, RouteRemoved, lambda event: event.route.destination.prefixlen == 0)
+            removed = await next_of(events, RouteRemoved, lambda event: str(event.route.destination) == "0.0.0.0/0")
         assert (removed.cause, removed.as_smd()) == ("link wlan0 was set down", {"rt": "del"})
 
 

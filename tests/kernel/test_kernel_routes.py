@@ -155,7 +155,7 @@ async def test_a_copy_of_the_route_in_a_table_that_no_rule_selects_may_come_and_
     async with open_world(lab, family) as world:
         await world.add_healthy()
         pair = await world.connect()
-        world.device.add_route("default", via=world.wifi, table=100)
+        world.device.add_route("default", via=world.wifi, metric=100, table=100)  # the very same but for the table
         await world.applied()
         world.device.delete_route("default", via=world.wifi, table=100)
         await world.the_healthy_live(pair, lost=0)
