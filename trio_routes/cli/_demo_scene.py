@@ -11,24 +11,16 @@ path's moving to the other uplink, and the demo would prove nothing.
 
 from __future__ import annotations
 
-import selectors
-import threading
-import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Literal
 
 import attrs
 import trio
 
-from ..netlink import (
-    RTNLGRP_IPV4_IFADDR,
-    RTNLGRP_IPV4_ROUTE,
-    RTNLGRP_IPV6_IFADDR,
-    RTNLGRP_IPV6_ROUTE,
-    RTNLGRP_LINK,
-    LinuxNetlinkSocket,
-)
 from ..testing import Host, Lab, TwoUplinks
 
 ECHO_PORT = 7
@@ -38,59 +30,42 @@ LOOPBACK = {4: "127.0.0.1", 6: "::1"}
 PROBED = {4: "203.0.113.80", 6: "2001:db8:80::80"}
 LOGIN = "http://login.lte.example/"
 _LTE_METRIC = 600
+_WITNESS = str(Path(__file__).with_name("_demo_witness.py"))
 
 _NO_CONTENT = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
 _TO_LOGIN = f"HTTP/1.1 302 Found\r\nLocation: {LOGIN}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode()
 
 
 class Witness:
-    """A thread that takes the time of the kernel's next message: what the demo's figures are measured from."""
+    """What a process of its own says of the kernel's messages (`_demo_witness.py`)."""
 
-    def __init__(self, device: Host) -> None:
-        with device.entered():
-            self._socket = LinuxNetlinkSocket()
-        for group in (
-            RTNLGRP_LINK,
-            RTNLGRP_IPV4_ROUTE,
-            RTNLGRP_IPV6_ROUTE,
-            RTNLGRP_IPV4_IFADDR,
-            RTNLGRP_IPV6_IFADDR,
-        ):
-            self._socket.join(group)
-        self._ended = False
-        self._first = 0.0
-        self._thread = threading.Thread(target=self._watch, name="witness", daemon=True)
-        self._thread.start()
+    def __init__(self) -> None:
+        self._times: list[float] = []
+        self._news = trio.Event()
 
-    def _watch(self) -> None:
-        buffer = bytearray(65536)
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._socket.fileno(), selectors.EVENT_READ)
-            while not self._ended:
-                if not selector.select(timeout=0.1):
-                    continue
-                now = time.perf_counter()
-                self._first = self._first or now
-                try:
-                    while True:
-                        self._socket.receive_into(buffer)
-                except OSError:  # everything is read
-                    continue
+    async def run(self, device: Host, *, task_status: trio.TaskStatus[None]) -> None:
+        """Listen to it until cancelled; started once it watches."""
+        process = device.start([sys.executable, "-I", "-S", _WITNESS], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        rest = b""
+        async for data in process.stdout:
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                if line == b"ready":
+                    task_status.started()
+                else:
+                    self._times.append(int(line) / 1e9)
+            self._news.set()
+            self._news = trio.Event()
 
-    def arm(self) -> None:
-        """Forget what was seen; the next message is the one."""
-        self._first = 0.0
-
-    @property
-    def first(self) -> float:
-        """When the first message since `arm` came, by `time.perf_counter()`; 0.0 if none has."""
-        return self._first
-
-    def close(self) -> None:
-        """End the thread."""
-        self._ended = True
-        self._thread.join()
-        self._socket.close()
+    async def first_since(self, moment: float) -> float:
+        """When the first message after `moment` came, by `time.perf_counter()`. A checkpoint."""
+        while True:
+            later = [when for when in self._times if when >= moment]
+            if later:
+                await trio.lowlevel.checkpoint()
+                return later[0]
+            await self._news.wait()
 
 
 @attrs.frozen
@@ -151,18 +126,10 @@ async def open_scene(family: Literal[4, 6]) -> AsyncGenerator[Scene]:
         nursery.start_soon(trio.serve_listeners, _echo, net.device.listen(ECHO_PORT, LOOPBACK[family]))
         nursery.start_soon(trio.serve_listeners, _answering(_NO_CONTENT), net.server.listen(HTTP_PORT))
         nursery.start_soon(trio.serve_listeners, _answering(_TO_LOGIN), net.lte_router.listen(HTTP_PORT))
-        with _witness(net.device) as witness:
-            yield Scene(net, family, witness)
+        witness = Witness()
+        await nursery.start(witness.run, net.device)
+        yield Scene(net, family, witness)
         nursery.cancel_scope.cancel()
-
-
-@contextmanager
-def _witness(device: Host) -> Generator[Witness]:
-    witness = Witness(device)
-    try:
-        yield witness
-    finally:
-        witness.close()
 
 
 async def _echo(stream: trio.SocketStream) -> None:
