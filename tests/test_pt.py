@@ -91,6 +91,18 @@ async def test_every_change_is_told_as_what_it_is_and_in_libwebsockets_words(
             replaced = await drain(events)
             assert [type(event) for event in replaced] == [RouteReplaced, GatewayChanged]
             assert replaced[0].as_smd() == {"rt": "add"}
+            kernel.add_route("default", via="192.0.2.1", metric=500)
+            await kernel.settle()
+            behind = (await drain(events))[-1]
+            assert isinstance(behind, GatewayChanged)
+            assert [str(hop.gateway) for hop in behind.after] == ["192.0.2.9", "192.0.2.1"]
+            kernel.add_route("default", via="192.0.2.1", metric=600)
+            await kernel.settle()
+            assert [type(event) for event in await drain(events)] == [RouteAdded]  # nothing new is preferred
+            kernel.delete_route("default", via="192.0.2.1", metric=500)
+            kernel.delete_route("default", via="192.0.2.1", metric=600)
+            await kernel.settle()
+            await drain(events)
             kernel.delete_route("default", via="192.0.2.9")
             await kernel.settle()
             removed = await drain(events)

@@ -111,19 +111,19 @@ class RuleChanged(Event):
 
 @attrs.frozen(kw_only=True)
 class GatewayChanged(Event):
-    """The set of gateways of a table's default route changed; first and last included.
+    """The gateways of a table's default routes changed: others, or another preferred; first and last included.
 
     Attributes:
       family: AF_INET or AF_INET6.
       table: The table's number.
-      before: Next hops with a gateway, before.
+      before: Next hops with a gateway, the preferred first, before.
       after: The same, after.
     """
 
     family: int
     table: int
-    before: frozenset[NextHop]
-    after: frozenset[NextHop]
+    before: tuple[NextHop, ...]
+    after: tuple[NextHop, ...]
 
     def as_smd(self) -> dict[str, str]:
         """`{"trigger": "cpdcheck", "src": "gw-change"}`."""

@@ -220,8 +220,8 @@ def test_several_next_hops_are_a_list_without_the_source_of_one() -> None:
 ADDRESS = Address(2, ip_address("192.0.2.7"), 24)
 RULE = RuleMessage(AF_INET, 50, table=7, source=int(IPv4Address("10.0.0.0")), source_length=8, mark=3, mask=0xFF)
 ROUTE_6 = Route(RouteBody(AF_INET6, 254, 64, protocol=2, priority=256, nexthops=(NextHop(3),)), 0xFE80 << 112)
-HOPS = frozenset({NextHop(2, GATEWAY)})
-NONE = frozenset[NextHop]()
+HOPS = (NextHop(2, GATEWAY),)
+NONE: tuple[NextHop, ...] = ()
 
 
 def about(kind: type[Event], **facts: object) -> Event:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import cast
 
@@ -74,9 +73,9 @@ def _value(value: object, name_of: NameOf) -> Json:
             return member_as_json(value, family, name_of, value.flags)
         case enum.Enum():
             return str(value.value)
-        case tuple() | frozenset():
-            members = cast(Collection[object], value)
-            return sorted((_value(member, name_of) for member in members), key=str)
+        case tuple():
+            members = cast(tuple[object, ...], value)
+            return [_value(member, name_of) for member in members]
         case _:
             return str(value)
 

@@ -105,4 +105,4 @@ def _gateways(event: GatewayChanged, name_of: NameOf) -> str:
 
 
 def _ways(hops: Iterable[NextHop], name_of: NameOf) -> str:
-    return " or ".join(sorted(f"{hop.gateway} by {name_of(hop.ifindex)}" for hop in hops)) or "none"
+    return ", then ".join(f"{hop.gateway} by {name_of(hop.ifindex)}" for hop in hops) or "none"

@@ -76,12 +76,12 @@ class NeighbourChange:
 
 @attrs.frozen(slots=True)
 class GatewayChange:
-    """The set of gateways of one table's default route changed."""
+    """The gateways of one table's default routes changed: others, or in another order of preference."""
 
     family: int
     table: int
-    before: frozenset[NextHop]
-    after: frozenset[NextHop]
+    before: tuple[NextHop, ...]
+    after: tuple[NextHop, ...]
 
 
 @attrs.define(slots=True)

@@ -35,7 +35,7 @@ class Editor:
         self.staging: Staging | None = None
         self.recording = False
         self.suspect: set[Part] = set()
-        self._gateways_before: dict[tuple[int, int], frozenset[NextHop]] = {}
+        self._gateways_before: dict[tuple[int, int], tuple[NextHop, ...]] = {}
 
     def take_batch(self) -> ChangeBatch:
         """Hand over what changed since the last call."""
@@ -139,10 +139,17 @@ class Editor:
         if (family, table) not in self._gateways_before:
             self._gateways_before[family, table] = self._gateways(node)
 
-    def _gateways(self, node: Node | None) -> frozenset[NextHop]:
-        hops = (hop for body in bodies(node) for hop in self.state.expand(body)[0])
-        # Weights and flags are no part of what a gateway is.
-        return frozenset(NextHop(hop.ifindex, hop.gateway) for hop in hops if hop.gateway is not None)
+    def _gateways(self, node: Node | None) -> tuple[NextHop, ...]:
+        """The gateways of a default route's node, the preferred first, each once.
+
+        The order belongs to it: a second default route that becomes the better one changes nothing in the set,
+        and everything for who is behind the gateway. Within a multipath route it means nothing, nor do weights.
+        """
+        found: dict[NextHop, None] = {}
+        for body in bodies(node):
+            ways = [NextHop(hop.ifindex, hop.gateway) for hop in self.state.expand(body)[0] if hop.gateway is not None]
+            found.update(dict.fromkeys(sorted(ways, key=lambda way: (way.ifindex, str(way.gateway)))))
+        return tuple(found)
 
     # ---- addresses -------------------------------------------------------------------------------
 
