@@ -1,10 +1,10 @@
-"""What happens to the way to one address: a line for every change of it, with what changed.
+"""What happens to the way to one address: a line for every change of it.
 
     python examples/events.py ADDRESS [CHANGES]
 
 It prints which way packets to ADDRESS go now. Change routes, addresses or links meanwhile: for each change that moves
-the way it prints the event that did it and the new answer; a change elsewhere (a container's bridge, another prefix)
-prints nothing. It ends after CHANGES (default 3).
+the way it prints the new answer; a change elsewhere (a container's bridge, another prefix) prints nothing. It ends
+after CHANGES (default 3).
 """
 
 from __future__ import annotations
@@ -34,12 +34,14 @@ async def main(address: str, changes: int = 3) -> None:
         with pt.subscribe() as events:
             known = way(pt, address)
             print(f"{address}: {known}", flush=True)
-            async for event in events:
+            # An event says that something changed; the tables say what is true now. Several events may have come
+            # together, so the answer is not pinned on one of them. Lagged, too, is just a reason to look.
+            async for _event in events:
                 now = way(pt, address)
                 if now == known:
                     continue
                 known = now
-                print(f"{type(event).__name__}: {address}: {known}", flush=True)
+                print(f"{address}: {known}", flush=True)
                 changes -= 1
                 if changes == 0:
                     break

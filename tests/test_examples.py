@@ -119,16 +119,16 @@ async def test_the_server_saves_the_state_of_a_session_whose_route_it_lost_and_r
     await trio.aclose_forcefully(lost)
 
 
-async def test_the_events_are_told_that_move_the_way_and_no_others(lab: testing.Lab) -> None:
+async def test_the_events_example_tells_the_changes_that_move_the_way_and_no_others(lab: testing.Lab) -> None:
     net = lab.two_uplinks(nat=True)
     events = Example(net.device, "events.py", net.server_addresses[4], 3)
     address = net.server_addresses[4]
     assert await events.until("") == f"{address}: by wlan0 via {net.wifi_gateways[4]}"
     net.device.add_route("203.0.113.0/24", via=net.lte_gateways[4])  # elsewhere
     net.device.add_route("default", via=net.lte_gateways[4], metric=50)
-    assert await events.until("") == f"RouteAdded: {address}: by wwan0 via {net.lte_gateways[4]}"
+    assert await events.until("") == f"{address}: by wwan0 via {net.lte_gateways[4]}"
     net.wwan0.down()
-    assert await events.until("") == f"LinkDown: {address}: by wlan0 via {net.wifi_gateways[4]}"
+    assert await events.until("") == f"{address}: by wlan0 via {net.wifi_gateways[4]}"
     net.device.delete_route("default", via=net.wifi_gateways[4])
-    assert await events.until("") == f"RouteRemoved: {address}: no route"
+    assert await events.until("") == f"{address}: no route"
     await events.ends_well()
