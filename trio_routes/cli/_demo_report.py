@@ -60,7 +60,7 @@ def summary(results: list[ActResult]) -> str:
             result.name,
             in_words(result.ended_after),
             result.reason or result.note or "-",
-            in_words(result.returned_after),
+            in_words(result.returned_after) if result.returned_after is not None or not result.reason else "later",
             "yes" if result.ok else "NO: " + "; ".join(what for what, seen in result.expectations.items() if not seen),
         )
         for result in results
