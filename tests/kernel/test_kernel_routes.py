@@ -1,6 +1,6 @@
 """Routes that go, are replaced, or reject: who is closed, and who is left alone.
 
-Each test shows something that a peer of this project promises and does not keep; docs/lessons.md has the list.
+Each test shows something that libwebsockets, where the idea comes from, promises and its code does not do.
 """
 
 from __future__ import annotations
