@@ -143,11 +143,17 @@ class Pace:
 
     def next(self, now: float) -> float:
         """Return the time of the next try, and count it as made then."""
+        if now < self._last:
+            return self._last  # one is still to come
         if now - self._last > 2 * self._delay:
             self._delay = 0.0
         self._last = max(now, self._last + self._delay)
         self._delay = min(max(FIRST_RETRY, 2 * self._delay), LAST_RETRY)
         return self._last
+
+    def later(self, now: float) -> float:
+        """Do the same, but never at once."""
+        return max(self.next(now), now + FIRST_RETRY)
 
 
 @attrs.define(slots=True)
@@ -204,7 +210,6 @@ class Follower:
         """
         for group in GROUPS:
             self._channel.join(group)
-        self._pace.next(self._clock())
         self._begin(_Why.START)
         started = False
         while True:
@@ -241,7 +246,7 @@ class Follower:
         if self._why is None and self._retry_at == math.inf and self._cache.suspect:
             for part in self._cache.suspect:
                 self._doubts.setdefault(part, NO_DOUBTS)
-            self._retry_at = max(self._pace.next(now), now + FIRST_RETRY)
+            self._retry_at = self._pace.later(now)
         if now >= self._retry_at:
             self._resume()
         elif now >= self._audit_at:
@@ -249,9 +254,18 @@ class Follower:
             self._begin(_Why.AUDIT)
 
     def _publish(self, batch: ChangeBatch) -> None:
-        if batch:
-            self.statistics.batches += 1
-            self._on_batch(batch)
+        if not batch:
+            return
+        if not batch.resynced:
+            self._count_found(batch)
+        self.statistics.batches += 1
+        self._on_batch(batch)
+
+    def _count_found(self, batch: ChangeBatch) -> None:
+        found = sum(1 for change in batch.routes if change.cause == FOUND_BY_DUMP)
+        if found:
+            self.statistics.audit_differences += found
+            log.warning("an audit found %d routes different from the kernel's tables", found)
 
     # ---- what comes in ---------------------------------------------------------------------------
 
@@ -288,8 +302,9 @@ class Follower:
             self._cache.resyncing = True
             log.warning("the routing tables are read anew: %s", reason)
         self._doubts = dict.fromkeys(Part, EVERYTHING)
-        self._try_later()
-        if self._retry_at <= self._clock():
+        now = self._clock()
+        self._try_again(self._pace.next(now))
+        if self._retry_at <= now:
             self._resume()
 
     # ---- rounds of dumps -------------------------------------------------------------------------
@@ -301,12 +316,15 @@ class Follower:
         self._resume()
 
     def _try_later(self) -> None:
-        """Give up the dump that is coming in, and go on with the round at the next try."""
+        self._try_again(self._pace.later(self._clock()))
+
+    def _try_again(self, at: float) -> None:
+        """Give up the dump that is coming in, and go on with the round at a time to come."""
         self._dump = None
         self._cache.abandon()
         self._queue.clear()
         self._audit_at = math.inf
-        self._retry_at = self._pace.next(self._clock())
+        self._retry_at = at
 
     def _resume(self) -> None:
         self._why = self._why or _Why.AUDIT
@@ -366,7 +384,7 @@ class Follower:
         small = sum(tables.prefixes() for tables in self._cache.state.tables.values()) < SMALL_TABLE
         self._audit_at = now + (AUDIT_SMALL if small else AUDIT_LARGE)
         if self._doubts:
-            self._retry_at = self._pace.next(now)
+            self._retry_at = self._pace.later(now)
         match why:
             case _Why.START:
                 self._cache.start_recording()
@@ -375,11 +393,4 @@ class Follower:
                 self._cache.resyncing = False
                 self._publish(self._cache.take_net_changes(self._reason))
             case _:
-                self._finish_audit(self._cache.take_changes())
-
-    def _finish_audit(self, batch: ChangeBatch) -> None:
-        found = sum(1 for change in batch.routes if change.cause == FOUND_BY_DUMP)
-        self.statistics.audit_differences += found
-        if found:
-            log.warning("an audit found %d routes different from the kernel's tables", found)
-        self._publish(batch)
+                pass  # what an audit finds is published as it is found

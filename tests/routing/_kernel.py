@@ -5,12 +5,23 @@ from __future__ import annotations
 import subprocess
 from collections.abc import AsyncGenerator, Hashable
 from contextlib import asynccontextmanager
+from ipaddress import ip_address
 
 import trio
 
 from trio_routes import testing
 from trio_routes._follow import Follower
-from trio_routes.netlink import AF_INET, AF_INET6, Channel, LinuxKernel
+from trio_routes.netlink import (
+    AF_INET,
+    AF_INET6,
+    Channel,
+    LinuxKernel,
+    MessageType,
+    decode_error,
+    decode_route,
+    get_route,
+    iter_messages,
+)
 from trio_routes.routing import Cache, ChangeBatch
 from trio_routes.routing._nodes import bodies
 
@@ -85,6 +96,33 @@ def differences(mine: dict[Hashable, object], theirs: dict[Hashable, object]) ->
     ]
 
 
+def ask(host: testing.Host, destination: str) -> tuple[int, tuple[int, str | None] | None]:
+    """RTM_GETROUTE's answer for a destination: (error number, (ifindex, gateway))."""
+    kernel = LinuxKernel(host.netns)
+    wire = kernel.open_netlink()
+    try:
+        wire.send(get_route(ip_address(destination)).message(1))
+        buffer = bytearray(16384)
+        length, _, _ = wire.receive_into(buffer)  # the kernel answers before send() returns
+    finally:
+        wire.close()
+        kernel.close()
+    ((header, start, end),) = iter_messages(bytes(buffer[:length]))
+    if header.type == MessageType.ERROR:
+        return decode_error(bytes(buffer[:length]), start, end).errno, None
+    (way,) = decode_route(bytes(buffer[:length]), start, end).body.nexthops
+    return 0, (way.ifindex, None if way.gateway is None else str(way.gateway))
+
+
+def assert_agrees(followed: Following, host: testing.Host, destination: str, what: str) -> None:
+    """Fail unless a lookup gives the kernel's own answer, or has it among several."""
+    number, way = ask(host, destination)
+    mine = followed.cache.lookup(ip_address(destination))
+    ways = {(hop.ifindex, None if hop.gateway is None else str(hop.gateway)) for hop in mine.hops}
+    assert mine.outcome.errno == number, f"after {what}: to {destination}: {mine}, the kernel says error {number}"
+    assert way is None or way in ways, f"after {what}: to {destination}: {mine}, the kernel says {way}"
+
+
 async def dumped(host: testing.Host) -> dict[Hashable, object]:
     """What the kernel's tables are now."""
     async with following(host) as fresh:
@@ -102,4 +140,6 @@ async def assert_exact(followed: Following, host: testing.Host, what: str) -> No
             if not left:
                 return
             await trio.sleep(0.02)
-    raise AssertionError(f"after {what}:\n" + "\n".join(left))
+    raise AssertionError(
+        f"after {what}: {len(left)} differences, resyncing {followed.cache.resyncing}\n" + "\n".join(left[:10])
+    )
