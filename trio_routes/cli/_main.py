@@ -44,6 +44,7 @@ class Entry(NamedTuple):
 COMMANDS = (
     Entry("demo", "trio_routes.cli._demo", "see connections lose and keep their routes, in namespaces of its own"),
     Entry("watch", "trio_routes.cli._watch", "print the events of this machine's routing as they happen"),
+    Entry("record", "trio_routes.cli._record", "record what the kernel says of routing, for tests to replay"),
     Entry("routes", "trio_routes.cli._routes", "print the routing cache"),
     Entry("get", "trio_routes.cli._get", "say which route a packet would take, and why"),
 )
