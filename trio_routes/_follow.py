@@ -38,67 +38,18 @@ import trio
 
 from ._errors import KernelRefusedError, NetlinkDecodeError
 from ._intake import Intake
-from .netlink import (
-    AF_INET,
-    AF_INET6,
-    RTNLGRP_IPV4_IFADDR,
-    RTNLGRP_IPV4_NETCONF,
-    RTNLGRP_IPV4_ROUTE,
-    RTNLGRP_IPV4_RULE,
-    RTNLGRP_IPV6_IFADDR,
-    RTNLGRP_IPV6_NETCONF,
-    RTNLGRP_IPV6_ROUTE,
-    RTNLGRP_IPV6_RULE,
-    RTNLGRP_LINK,
-    RTNLGRP_NEIGH,
-    RTNLGRP_NEXTHOP,
-    Channel,
-    ErrorMessage,
-    Request,
-    dump_addresses,
-    dump_links,
-    dump_neighbours,
-    dump_netconf,
-    dump_nexthops,
-    dump_routes,
-    dump_rules,
-)
+from ._pace import Pace
+from ._subscription import GROUPS, REQUESTS
+from .netlink import Channel, ErrorMessage, Request
 from .routing import EVERYTHING, FOUND_BY_DUMP, NO_DOUBTS, Cache, ChangeBatch, Doubts, Part, Staging
 
 log = logging.getLogger("trio_routes")
 
-GROUPS = (
-    RTNLGRP_LINK,
-    RTNLGRP_NEIGH,
-    RTNLGRP_IPV4_IFADDR,
-    RTNLGRP_IPV4_ROUTE,
-    RTNLGRP_IPV4_RULE,
-    RTNLGRP_IPV6_IFADDR,
-    RTNLGRP_IPV6_ROUTE,
-    RTNLGRP_IPV6_RULE,
-    RTNLGRP_IPV4_NETCONF,
-    RTNLGRP_IPV6_NETCONF,
-    RTNLGRP_NEXTHOP,
-)
-REQUESTS: dict[Part, Request] = {
-    Part.LINKS: dump_links(),
-    Part.ADDRESSES: dump_addresses(),
-    Part.IPV4_SWITCHES: dump_netconf(AF_INET),
-    Part.IPV6_SWITCHES: dump_netconf(AF_INET6),
-    Part.NEXTHOPS: dump_nexthops(),
-    Part.IPV4_RULES: dump_rules(AF_INET),
-    Part.IPV6_RULES: dump_rules(AF_INET6),
-    Part.NEIGHBOURS: dump_neighbours(),
-    Part.IPV4_ROUTES: dump_routes(AF_INET),
-    Part.IPV6_ROUTES: dump_routes(AF_INET6),
-}
 # A kernel without nexthop objects (before 5.3) or without IPv6: there is nothing of that kind.
 _NOTHING_THERE = (errno.EOPNOTSUPP, errno.EAFNOSUPPORT)
 
 # Dumps of one part in a row that may leave something doubtful, before the tables are given time to calm down.
 PASSES = 8
-# Seconds between tries while the kernel changes faster than it can be read: 0.1 doubling to 10.
-FIRST_RETRY, LAST_RETRY = 0.1, 10.0
 # Seconds between audits; small tables are cheap to compare.
 AUDIT_SMALL, AUDIT_LARGE, SMALL_TABLE = 60.0, 600.0, 1_000
 # What is taken in one go before a deadline is acted on: some 4000 notifications, 50 ms.
@@ -132,28 +83,6 @@ class FollowStatistics:
     audit_differences: int = 0
     repeated_dumps: int = 0
     undecodable: int = 0
-
-
-class Pace:
-    """When to try again: at once after a calm time, then with a delay of 0.1 s that doubles to 10 s."""
-
-    def __init__(self) -> None:
-        self._last = -math.inf
-        self._delay = 0.0
-
-    def next(self, now: float) -> float:
-        """Return the time of the next try, and count it as made then."""
-        if now < self._last:
-            return self._last  # one is still to come
-        if now - self._last > 2 * self._delay:
-            self._delay = 0.0
-        self._last = max(now, self._last + self._delay)
-        self._delay = min(max(FIRST_RETRY, 2 * self._delay), LAST_RETRY)
-        return self._last
-
-    def later(self, now: float) -> float:
-        """Do the same, but never at once."""
-        return max(self.next(now), now + FIRST_RETRY)
 
 
 @attrs.define(slots=True)

@@ -46,19 +46,22 @@ async def test_after_a_flood_that_overflows_the_buffer_nothing_is_lost(
 async def test_followers_that_begin_in_the_middle_of_changes_are_exact_in_the_end(lab: testing.Lab) -> None:
     host = lab.host("device")
     host.plug(lab.network("n"), name="d0", addresses=["10.0.0.10/16"])
-    churn = [f"route replace 11.0.{at % 250}.0/24 via 10.0.{at % 3}.1" for at in range(20_000)]
+    churn = [f"route replace 11.0.{at % 250}.0/24 via 10.0.{at % 3}.1" for at in range(2000)]
+    ready, quiet = trio.Semaphore(0), trio.Event()
 
     async def follow() -> None:
         async with following(host) as followed:
-            await changed.wait()
-            await assert_exact(followed, host, "the churn")
-            repeated.append(followed.follower.statistics.repeated_dumps)
+            ready.release()
+            await quiet.wait()
+            await assert_exact(followed, host, "the changes")
 
-    repeated: list[int] = []
-    changed = trio.Event()
+    async def change() -> None:
+        while not quiet.is_set():
+            await host.run(["ip", "-batch", "-"], stdin="\n".join(churn).encode())
+            if ready.value == 4:  # all have begun in the middle of it
+                quiet.set()
+
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(change)
         for _ in range(4):
             nursery.start_soon(follow)
-        await host.run(["ip", "-batch", "-"], stdin="\n".join(churn).encode())
-        changed.set()
-    assert sum(repeated) > 0  # the changes did get between the parts of a dump
