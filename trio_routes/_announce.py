@@ -55,9 +55,7 @@ def announce(batch: ChangeBatch, broadcast: Broadcast, time: float) -> None:
             broadcast.publish(event)
     if batch.resynced:
         differences = len(batch.routes) + len(batch.links) + len(batch.addresses) + len(batch.rules)
-        broadcast.publish(
-            Resynced(generation=generation, time=time, reason=batch.resynced, differences=differences)
-        )
+        broadcast.publish(Resynced(generation=generation, time=time, reason=batch.resynced, differences=differences))
 
 
 def _of_link(change: LinkChange, generation: int, time: float) -> Event | None:

@@ -11,6 +11,7 @@ import pytest
 
 from trio_routes.cli import _demo
 from trio_routes.cli._demo_report import ActResult, summary
+from trio_routes.testing import Lab
 
 
 @pytest.mark.netns
@@ -61,7 +62,7 @@ def test_one_unmet_expectation_makes_the_exit_status_1(
 
     monkeypatch.setattr(_demo, "_play", play)
     monkeypatch.setattr(_demo, "become_lab_root", lambda: None)
-    monkeypatch.setattr(_demo.Lab, "unavailable", staticmethod(lambda: None))
+    monkeypatch.setattr(Lab, "unavailable", staticmethod(lambda: None))
     assert _demo.run(argparse.Namespace(json=True, family=None)) == 1
     assert json.loads(capsys.readouterr().out)["ok"] is False
 

@@ -87,7 +87,7 @@ async def test_nothing_is_left_after_a_normal_end() -> None:
 
 async def test_an_exception_leaves_as_it_is_and_nothing_stays() -> None:
     async with watching() as watch:
-        with pytest.raises(KeyError):  # noqa: PT012  # the block as a whole is the subject
+        with pytest.raises(KeyError):  # the block as a whole is the subject
             async with testing.Lab() as lab:
                 host = lab.host("a")
                 watch.add(host)

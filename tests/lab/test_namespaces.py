@@ -227,12 +227,12 @@ async def test_an_await_inside_entered_is_reported_and_moves_nobody_else(lab: te
             await trio.lowlevel.checkpoint()
 
     async with trio.open_nursery() as nursery:
-        with pytest.raises(RuntimeError, match="use inside"), host.entered():  # noqa: PT012  # the block is the subject
+        with pytest.raises(RuntimeError, match="use inside"), host.entered():  # the block is the subject
             nursery.start_soon(bystander)
             await trio.testing.wait_all_tasks_blocked()
         assert here() == home
         # The block's own exception has the say, a cancellation above all.
-        with pytest.raises(KeyError), host.entered():  # noqa: PT012  # the block is the subject
+        with pytest.raises(KeyError), host.entered():  # the block is the subject
             await trio.lowlevel.checkpoint()
             raise KeyError
         nursery.start_soon(misuse)

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import trio
 import trio.testing
 
-from trio_routes.netlink._kernel import IPAddress
+from trio_routes.netlink import IPAddress
 
 Stream: TypeAlias = "trio.StapledStream[trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream]"
 Server: TypeAlias = Callable[[Stream], Awaitable[None]]

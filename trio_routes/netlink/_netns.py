@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 CLONE_NEWNET = 0x40000000  # linux/sched.h
@@ -47,7 +47,7 @@ def open_netns(netns: str | int) -> int:
 
 
 @contextmanager
-def entered(fd: int | None) -> Iterator[None]:
+def entered(fd: int | None) -> Generator[None]:
     """Be in the namespace behind `fd` for a synchronous block; None stays where the thread is."""
     if fd is None:
         yield

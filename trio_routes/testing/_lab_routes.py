@@ -96,7 +96,7 @@ def route_fields(
     device: Link | str | None = None,
     metric: int | None = None,
     table: int | None = None,
-    type: RouteType = "unicast",  # noqa: A002  # the kernel's word, in RouteOptions and so here
+    type: RouteType = "unicast",  # the kernel's word, in RouteOptions and so here
     source: str | Address | None = None,
     nexthops: Sequence[Hop] = (),
     protocol: int | None = None,
