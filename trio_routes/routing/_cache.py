@@ -13,6 +13,7 @@ from typing import TypeAlias
 from ..netlink import (
     AF_INET,
     AF_INET6,
+    NETCONFA_IFINDEX_DEFAULT,
     NUD_FAILED,
     AddressMessage,
     IPAddress,
@@ -288,6 +289,8 @@ class Cache:
         part = SWITCHES_OF.get(message.family)
         switch = 0 if gone else message.ignore_routes_with_linkdown
         if part is None or switch is None:  # a notification names only the switch that was turned
+            return
+        if message.ifindex == NETCONFA_IFINDEX_DEFAULT:  # what links that are yet to come begin with
             return
         key = message.family, message.ifindex
         self._editor.touch(part, key)

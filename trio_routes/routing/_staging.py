@@ -25,6 +25,7 @@ import attrs
 from ..netlink import (
     AF_INET,
     AF_INET6,
+    NETCONFA_IFINDEX_DEFAULT,
     NUD_FAILED,
     RTNH_F_DEAD,
     RTNH_F_LINKDOWN,
@@ -181,7 +182,9 @@ class Staging:
 
     def take_switches(self, message: NetconfMessage) -> None:
         """Take an interface's switches in."""
-        if message.family == self.family and message.ignore_routes_with_linkdown:
+        if message.family != self.family or message.ifindex == NETCONFA_IFINDEX_DEFAULT:
+            return
+        if message.ignore_routes_with_linkdown:
             self.state.ignoring_linkdown.add((message.family, message.ifindex))
 
     def take_neighbour(self, message: NeighbourMessage) -> None:

@@ -12,6 +12,7 @@ from ..netlink import (
     AF_INET,
     AF_INET6,
     IFA_F_DADFAILED,
+    IFA_F_SECONDARY,
     NETCONFA_IFINDEX_ALL,
     IPAddress,
     NextHop,
@@ -56,6 +57,9 @@ class Addresses:
     def put(self, key: AddressKey, address: Address | None) -> None:
         """Set or, with None, remove an entry."""
         if address is not None:
+            known = self._by_key.get(key)
+            if known is not None and known.flags & ~address.flags & IFA_F_SECONDARY:
+                del self._by_key[key]  # promoted, it goes behind the other primary ones (__inet_del_ifa)
             self._by_key[key] = address
             self._by_address.setdefault(key[1], {})[key] = address
         elif key in self._by_key:
@@ -70,9 +74,15 @@ class Addresses:
         return tuple(self._by_address.get(bare(address), {}).values())
 
     def on_link(self, ifindex: int, family: int) -> Iterator[Address]:
-        """The addresses of one link and family, in the order in which they came."""
+        """The addresses of one link and family, in the kernel's order among the primary ones (__inet_insert_ifa).
+
+        That is the order in which they came, but of IPv4 those of a narrower scope before the others.
+        """
         version = 4 if family == AF_INET else 6
-        return (a for a in self._by_key.values() if a.ifindex == ifindex and a.address.version == version)
+        found = [a for a in self._by_key.values() if a.ifindex == ifindex and a.address.version == version]
+        if version == 4 and any(a.scope for a in found):
+            found.sort(key=lambda a: -a.scope)
+        return iter(found)
 
     def by_key(self) -> dict[AddressKey, Address]:
         """All entries by their keys, in a dict of the caller's own."""
