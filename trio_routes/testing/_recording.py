@@ -18,7 +18,7 @@ import contextlib
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Final
 
 import attrs
@@ -35,7 +35,7 @@ _READ_SIZE: Final = 64 * 1024
 
 
 @contextlib.contextmanager
-def recording(kernel: Kernel, path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[RecordingKernel]:
+def recording(kernel: Kernel, path: str | os.PathLike[str], *, overwrite: bool = False) -> Generator[RecordingKernel]:
     """Make a kernel that records what another one says, for the length of a `with` block.
 
     The file is complete when the block has been left, however it was left. A block in which no netlink socket was

@@ -180,6 +180,7 @@ class RecordingWriter:
 
     def __init__(self, file: IO[bytes]) -> None:
         file.write(MAGIC)
+        file.flush()  # so that what is left of a writer that was killed can be told from any other file
         # Neither the file's name nor the time: a recording has nothing of the machine in it.
         self._packed = gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0)
         self._last = 0

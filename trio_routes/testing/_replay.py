@@ -80,7 +80,10 @@ async def replay(source: str | os.PathLike[str] | Recording, *, policy: Policy |
             events = subscription.enter_context(pt.subscribe(buffer=_EVENTS))
             await kernel.wait_played()
             with trio.fail_after(_SETTLING_SECONDS), pt.subscribe(Resynced) as resyncs:
-                await (resyncs.receive() if pt.statistics().resyncing else trio.lowlevel.checkpoint())
+                if pt.statistics().resyncing:
+                    await resyncs.receive()
+                else:
+                    await trio.lowlevel.checkpoint()
             routes, statistics = pt.routes, pt.statistics()
         return Replayed(tuple([event async for event in events]), routes, statistics)
 
@@ -230,6 +233,8 @@ class ReplaySocket:
         await trio.lowlevel.checkpoint()
         while not self._closed:
             self._advance()
+            if not self._queue:
+                self._advance(idle=True)
             if self._queue:
                 return
             with trio.move_on_at(self._next_release()):
@@ -261,13 +266,19 @@ class ReplaySocket:
         releases = self._script.releases
         return self._at(releases[self._position]) if self._position < len(releases) else math.inf
 
-    def _advance(self) -> None:
-        """Queue all that is there now, in the order of the positions."""
+    def _advance(self, *, idle: bool = False) -> None:
+        """Queue all that is there now, in the order of the positions.
+
+        Args:
+          idle: Whether the reader waits. What is due at this very instant comes only then: where no time passes, as
+            under a MockClock, it came when the recorded pt had asked for all that it wanted.
+        """
         now = trio.current_time()
         while True:
+            release = self._next_release()
             if self._pieces and self._pieces[0][0] <= self._position:
                 self._queue.append(self._pieces.popleft()[1])
-            elif self._next_release() <= now:
+            elif release < now or (idle and release == now):
                 self._queue.append(self._script.changes[self._position])
                 self._position += 1
             else:
