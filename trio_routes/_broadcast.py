@@ -200,7 +200,7 @@ class Pulse:
     """
 
     def __init__(self) -> None:
-        self.generation = 0
+        self.generation: int = 0
         self._waiting = trio.lowlevel.ParkingLot()
         self._closed = False
 

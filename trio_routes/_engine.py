@@ -32,15 +32,15 @@ class Engine:
     """Everything that one pt owns. Opens its netlink socket at once; `start` runs its tasks."""
 
     def __init__(self, kernel: Kernel, policy: Policy, portal: PortalConfig | None) -> None:
-        self.cache = Cache()
-        self.broadcast = Broadcast()
-        self.pulse = Pulse()
+        self.cache: Cache = Cache()
+        self.broadcast: Broadcast = Broadcast()
+        self.pulse: Pulse = Pulse()
         self._channel: Channel | None = None
         try:
             self._channel = Channel(kernel.open_netlink())
         except OSError as error:
             log.warning("connections are not monitored: %s", error)
-        self.registry = Registry(
+        self.registry: Registry = Registry(
             self.cache,
             policy=policy,
             publish=self.broadcast.publish,
@@ -49,8 +49,8 @@ class Engine:
         )
         self._follower = None if self._channel is None else Follower(self._channel, self.cache, self._on_batch)
         self._reassessor = Reassessor(self.registry, self.cache, apply_pending=self._apply_pending)
-        self.detector = Detector(kernel, portal, self.broadcast.publish, lambda: self.cache.generation)
-        self.ground = Ground(kernel, self.cache, self.registry, self.pulse, self._is_monitoring)
+        self.detector: Detector = Detector(kernel, portal, self.broadcast.publish, lambda: self.cache.generation)
+        self.ground: Ground = Ground(kernel, self.cache, self.registry, self.pulse, self._is_monitoring)
 
     @property
     def monitoring(self) -> bool:

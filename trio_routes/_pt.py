@@ -56,9 +56,9 @@ class Pt:
 
     def __init__(self, engine: Engine, worker: int = 0) -> None:
         self.worker = worker
-        self.routes = Routes(engine.cache)
-        self.connections = Connections(engine.registry)
-        self.portal = PortalView(engine.detector)
+        self.routes: Routes = Routes(engine.cache)
+        self.connections: Connections = Connections(engine.registry)
+        self.portal: PortalView = PortalView(engine.detector)
         self._engine = engine
         self._token = trio.lowlevel.current_trio_token()
 

@@ -87,9 +87,9 @@ class Court:
         ended: Callable[[Connection], None],
     ) -> None:
         self.cache = cache
-        self.index = Index()
-        self.docket = Docket()
-        self.counters = Counters()
+        self.index: Index = Index()
+        self.docket: Docket = Docket()
+        self.counters: Counters = Counters()
         self.history: deque[Connection] = deque(maxlen=256)
         self.ask: Callable[[Connection], None] | None = None
         """Starts asking about a connection; None while nobody can."""

@@ -94,7 +94,7 @@ class Registry:
         monitoring: Callable[[], bool],
         netns_cookie: int | None,
     ) -> None:
-        self.court = Court(cache, publish=publish, monitoring=monitoring, ended=self._ended)
+        self.court: Court = Court(cache, publish=publish, monitoring=monitoring, ended=self._ended)
         self._cache = cache
         self._policy = policy
         self._netns_cookie = netns_cookie

@@ -39,8 +39,8 @@ class GuardedStream(trio.abc.HalfCloseableStream):
     __slots__ = ("__weakref__", "_closed", "_raised", "_record", "_registry", "_released", "connection", "inner")
 
     def __init__(self, inner: trio.abc.Stream, connection: Connection, registry: Registry) -> None:
-        self.inner = inner
-        self.connection = connection
+        self.inner: trio.abc.Stream = inner
+        self.connection: Connection = connection
         # Read on every call. Not `connection.loss`: that judges, and a call is no reason to.
         self._record = connection.record
         self._registry = registry

@@ -61,7 +61,7 @@ class Channel:
         self._buffer = bytearray(READ_SIZE)
         self._sequence = 0
         self._draining = False
-        self.statistics = ChannelStatistics()
+        self.statistics: ChannelStatistics = ChannelStatistics()
 
     @property
     def receive_buffer(self) -> int:

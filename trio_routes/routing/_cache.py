@@ -47,7 +47,7 @@ class Cache:
     """
 
     def __init__(self) -> None:
-        self.generation = 0
+        self.generation: int = 0
         self.resyncing = False
         self._editor = Editor()
 
@@ -158,12 +158,13 @@ class Cache:
 
     # ---- dumps -----------------------------------------------------------------------------
 
-    def stage(self, part: Part, doubts: Doubts) -> Staging:
+    def stage(self, part: Part, doubts: Doubts, *, confirm: bool = False) -> Staging:
         """Begin to take in a dump of one part, of which `doubts` is not known to be true.
 
-        Notifications from here on are held against it.
+        Notifications from here on are held against it. With `confirm`, what differs from what is known to be true
+        only becomes doubtful.
         """
-        self._editor.staging = staging = Staging(part, doubts)
+        self._editor.staging = staging = Staging(part, doubts, confirm=confirm)
         self._editor.suspect.discard(part)
         return staging
 

@@ -9,7 +9,9 @@ made before or after such a change; nothing in it says which. So for every entry
     doubtful             neither is: dump it again    the dump is right
 
 Everything is doubtful at first and after a loss; what a later dump settles is known from then on,
-because from a true state the notifications lead to a true state. Changes that the kernel makes
+because from a true state the notifications lead to a true state. Where an audit contradicts what is
+known to be true, that becomes doubtful first, and is looked at again a moment later: the notification
+may be on its way. Changes that the kernel makes
 without naming the entries (a link goes down) *contest* a dump as a whole: entries that are doubtful
 then stay so.
 """
@@ -27,9 +29,11 @@ from ..netlink import (
     AF_INET6,
     NETCONFA_IFINDEX_DEFAULT,
     NUD_FAILED,
+    NUD_INCOMPLETE,
     RTNH_F_DEAD,
     RTNH_F_LINKDOWN,
     AddressMessage,
+    IPAddress,
     LinkMessage,
     NeighbourMessage,
     NetconfMessage,
@@ -37,6 +41,7 @@ from ..netlink import (
     RouteBody,
     RuleMessage,
 )
+from ._differences import Difference
 from ._nodes import bodies
 from ._rules import in_order, without_state
 from ._state import Addresses, State
@@ -125,14 +130,23 @@ class Staging:
 
     def __init__(self, part: Part, doubts: Doubts = EVERYTHING) -> None:
         self.part = part
-        self.family = _FAMILY_OF.get(part, 0)
+        self.family: int = _FAMILY_OF.get(part, 0)
         self.doubts = doubts
-        self.state = State()
+        self.state: State = State()
         self.flagged: list[RouteBody] = []
         self.touched: set[Hashable] = set()
         self.contested = False
         # Bodies come as shared objects, hundreds of thousands of times; found by identity, which needs them kept.
         self._homes: dict[int, tuple[RouteBody, RouteBody, Nodes | None]] = {}
+
+    def note(self, subject: object, cached: object, dumped: object) -> None:
+        """Note a difference of which the dump's word is taken."""
+        if self.doubts is not EVERYTHING:
+            self.found.append(Difference(self.part.value, subject, cached, dumped))
+
+    def note_exception(self, subject: object, cached: object, dumped: object) -> None:
+        """Note a difference in which the dump is wrong."""
+        self.exceptions.append(Difference(self.part.value, subject, cached, dumped))
 
     def take_routes(self, routes: Iterable[tuple[int, RouteBody]]) -> None:
         """Take routes in, as (destination, body), each behind those of its prefix."""
@@ -189,14 +203,29 @@ class Staging:
 
     def take_neighbour(self, message: NeighbourMessage) -> None:
         """Take a neighbour in."""
-        if message.destination is not None and message.state & NUD_FAILED:
+        if message.destination is None:
+            return
+        if message.state & NUD_FAILED:
             self.state.failed.add((message.ifindex, message.destination))
+        elif message.state & NUD_INCOMPLETE:
+            self.retried.add((message.ifindex, message.destination))
 
 
 def weigh(
-    differing: Iterable[_K], touched: AbstractSet[Hashable], contested: bool, doubts: Doubts
+    differing: Iterable[_K],
+    touched: AbstractSet[Hashable],
+    contested: bool,
+    doubts: Doubts,
+    confirm: bool = False,
 ) -> tuple[list[_K], list[_K], set[_K]]:
     """Sort the entries in which a complete dump differs from the living tables; see the table above.
+
+    Args:
+      differing: Those entries.
+      touched: Entries that a notification spoke of since the dump began.
+      contested: Whether the kernel changed something meanwhile without naming the entries.
+      doubts: What was doubtful.
+      confirm: Whether a difference is to be seen twice.
 
     Returns:
       Those of which the dump's word is taken; those of which the living tables' word stands, for good or for now;
@@ -207,10 +236,11 @@ def weigh(
     still_open: set[_K] = set()
     for key in differing:
         doubtful = doubts is None or key in doubts
-        if key not in touched and not (contested and doubtful):
+        spoken_of = key in touched
+        if not spoken_of and not confirm and not (contested and doubtful):
             taken.append(key)
             continue
         kept.append(key)
-        if doubtful:
+        if doubtful or (confirm and not spoken_of):
             still_open.add(key)
     return taken, kept, still_open

@@ -66,8 +66,8 @@ class FakeNetwork:
         self._notices = Notices(announce)
         self._next_ifindex = LOOPBACK_IFINDEX
         self.links: dict[int, LinkState] = {}
-        self.routes = {family: self._tables(family) for family in FAMILIES}
-        self.rules = [
+        self.routes: dict[int, FakeRoutes] = {family: self._tables(family) for family in FAMILIES}
+        self.rules: list[RuleMessage] = [
             RuleMessage(family, priority, table, protocol=RTPROT_KERNEL)
             for family, table_of in (
                 (AF_INET, {0: RT_TABLE_LOCAL, 32766: RT_TABLE_MAIN, 32767: RT_TABLE_DEFAULT}),

@@ -39,8 +39,8 @@ class _Pipe:
     def __init__(self) -> None:
         self._data = bytearray()
         self._changed = trio.lowlevel.ParkingLot()
-        self.ended = False
-        self.broken = False
+        self.ended: bool = False
+        self.broken: bool = False
 
     @property
     def room(self) -> int:

@@ -70,7 +70,7 @@ class Link:
     ) -> None:
         self.name = name
         self.network = network
-        self.ifindex = configurator.index_of(name)
+        self.ifindex: int = configurator.index_of(name)
         self.addresses: list[Interface] = []
         self._port = port
         self._configurator = configurator

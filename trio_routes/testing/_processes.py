@@ -42,13 +42,16 @@ class LabProcess:
     def __init__(
         self, argv: Sequence[str], namespace: Namespace, stdin: int | None, stdout: int | None, stderr: int | None
     ) -> None:
-        self.argv = tuple(argv)
+        self.argv: tuple[str, ...] = tuple(argv)
         _require(self.argv)
         with namespace.entered():
             self._popen = subprocess.Popen(
                 [*_PREFIX, *self.argv], stdin=stdin, stdout=stdout, stderr=stderr, bufsize=0, process_group=0
             )
         self._pidfd = os.pidfd_open(self._popen.pid)
+        self.stdin: trio.lowlevel.FdStream | None
+        self.stdout: trio.lowlevel.FdStream | None
+        self.stderr: trio.lowlevel.FdStream | None
         self.stdin, self.stdout, self.stderr = (
             None if pipe is None else trio.lowlevel.FdStream(os.dup(pipe.fileno()))
             for pipe in (self._popen.stdin, self._popen.stdout, self._popen.stderr)

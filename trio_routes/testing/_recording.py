@@ -75,9 +75,9 @@ class RecordingKernel:
         self._writer = writer
         self._changed = trio.lowlevel.ParkingLot()
         self._ended = False
-        self.opened = False
-        self.notifications = 0
-        self.datagrams = 0
+        self.opened: bool = False
+        self.notifications: int = 0
+        self.datagrams: int = 0
 
     def open_netlink(self) -> RecordingSocket:
         """Open the netlink socket. Raises RuntimeError at the second time: a recording is of one socket."""

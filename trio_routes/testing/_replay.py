@@ -101,7 +101,7 @@ class ReplayKernel:
     """
 
     def __init__(self, source: str | os.PathLike[str] | Recording) -> None:
-        self.recording = source if isinstance(source, Recording) else read_recording(source)
+        self.recording: Recording = source if isinstance(source, Recording) else read_recording(source)
         self._script = Script(self.recording)
         self._sockets: list[ReplaySocket] = []
 
