@@ -10,6 +10,7 @@ from ._changes import (
     RouteChange as RouteChange,
     RuleChange as RuleChange,
 )
+from ._differences import Difference as Difference
 from ._settling import FOUND_BY_DUMP as FOUND_BY_DUMP
 from ._staging import (
     EVERYTHING as EVERYTHING,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping
 from typing import TypeVar
 
 from ..netlink import AF_INET6, RouteBody
 from ._changes import LinkChange, NeighbourChange, RouteChange, RuleChange
+from ._differences import Prefix
 from ._editor import Editor
 from ._nodes import bodies, joins_siblings, slot_of
 from ._staging import ALL_RULES, EVERYTHING, Doubts, Part, Staging, weigh
+from ._tables import NodeKey
+from ._values import Link
 
 _K = TypeVar("_K", bound=Hashable)
 _V = TypeVar("_V")
@@ -19,7 +23,7 @@ FOUND_BY_DUMP = "found by a dump"
 
 def settle(editor: Editor, staging: Staging) -> Doubts:
     """Take a complete dump's word where it can be taken; returns what of that part is doubtful still."""
-    if staging.contested and staging.doubts is EVERYTHING:
+    if (staging.contested or staging.ways) and staging.doubts is EVERYTHING:
         return EVERYTHING
     match staging.part:
         case Part.LINKS:
@@ -42,6 +46,7 @@ def _settle_links(editor: Editor, staging: Staging) -> Doubts:
     links, found = editor.state.links, staging.state.links
     taken, still = _weigh_mappings(links, found, staging)
     for ifindex, old, new in taken:
+        staging.note(_name_of(old or new), old, new)
         editor.batch.links.append(LinkChange(old, new, FOUND_BY_DUMP))
         _put(links, ifindex, new)
     return still
@@ -50,7 +55,8 @@ def _settle_links(editor: Editor, staging: Staging) -> Doubts:
 def _settle_addresses(editor: Editor, staging: Staging) -> Doubts:
     known, found = editor.state.addresses.by_key(), staging.state.addresses.by_key()
     taken, still = _weigh_mappings(known, found, staging)
-    for key, _, new in taken:
+    for key, old, new in taken:
+        staging.note(f"{key[1]}/{key[2]} on link {key[0]}", old, new)
         editor.set_address(key, new, FOUND_BY_DUMP)
     return still
 
@@ -58,7 +64,9 @@ def _settle_addresses(editor: Editor, staging: Staging) -> Doubts:
 def _settle_switches(editor: Editor, staging: Staging) -> Doubts:
     known, found = editor.state.ignoring_linkdown, staging.state.ignoring_linkdown
     differing = {key for key in known if key[0] == staging.family} ^ found
-    taken, _, still = weigh(differing, staging.touched, staging.contested, staging.doubts)
+    taken, _, still = _weigh(differing, staging)
+    for key in taken:
+        staging.note(f"ignore_routes_with_linkdown of link {key[1]}", key in known, key in found)
     known ^= set(taken)
     editor.batch.everything |= bool(taken)
     return still
@@ -69,15 +77,17 @@ def _settle_nexthops(editor: Editor, staging: Staging) -> Doubts:
     if taken:
         editor.remember_gateways_by_objects()
         editor.batch.everything = True
-    for number, _, new in taken:
+    for number, old, new in taken:
+        staging.note(number, old, new)
         _put(editor.state.nexthops, number, new)
     return still
 
 
 def _settle_rules(editor: Editor, staging: Staging) -> Doubts:
     before, after = editor.state.rules[staging.family], staging.state.rules[staging.family]
-    taken, _, still = weigh([ALL_RULES] if before != after else [], staging.touched, staging.contested, staging.doubts)
+    taken, _, still = _weigh([ALL_RULES] if before != after else [], staging)
     if taken:
+        staging.note("all of them", before, after)
         editor.state.rules[staging.family] = after
         editor.batch.rules += [RuleChange(rule, None, FOUND_BY_DUMP) for rule in before if rule not in after]
         editor.batch.rules += [RuleChange(None, rule, FOUND_BY_DUMP) for rule in after if rule not in before]
@@ -87,7 +97,16 @@ def _settle_rules(editor: Editor, staging: Staging) -> Doubts:
 
 def _settle_neighbours(editor: Editor, staging: Staging) -> Doubts:
     failed, found = editor.state.failed, staging.state.failed
-    taken, _, still = weigh(failed ^ found, staging.touched, staging.contested, staging.doubts)
+    if staging.doubts is not EVERYTHING:
+        # Asked for again, a neighbour turns from FAILED to INCOMPLETE without a word, and is no nearer for it.
+        for key in failed & staging.retried - staging.touched:
+            staging.note_exception(f"{key[1]} on link {key[0]}", "FAILED", "INCOMPLETE")
+            found.add(key)
+    taken, _, still = _weigh(failed ^ found, staging)
+    for key in taken:
+        staging.note(
+            f"{key[1]} on link {key[0]}", *(("not FAILED", "FAILED") if key in found else ("FAILED", "not so"))
+        )
     failed ^= set(taken)
     editor.batch.neighbours += [NeighbourChange(*key, failed=key in found) for key in taken]
     return still
@@ -101,24 +120,19 @@ def _settle_routes(editor: Editor, staging: Staging) -> Doubts:
         editor.recording or living.prefixes() or staging.touched
     )  # a first dump, with nothing to compare
     differing = [] if undisturbed else living.differing(staged)
-    taken, kept, still = weigh(differing, staging.touched, staging.contested, staging.doubts)
+    if family == AF_INET6 and staging.doubts is not EVERYTHING:
+        differing = [key for key in differing if not _explain(staging, key, bodies(living.get(key)))]
+    taken, kept, still = _weigh(differing, staging)
     for key in kept:
         staged.put(key, bodies(living.get(key)))
     for key in taken if editor.recording else ():
         before, after = bodies(living.get(key)), bodies(staged.get(key))
-        if family == AF_INET6 and staging.doubts is not EVERYTHING:
-            after = _with_hidden(before, after)
-            staged.put(key, after)
-        if before == after:
-            continue
+        staging.note(Prefix(family, key), before, after)
         if key[1] == 0:
             editor.set_routes(family, key, after)  # remembers the gateways
         _note_difference(editor, key[2], before, after)
     editor.state.tables[family] = staged
-    # Every way that a dump shows dead and that no link explains; the bodies with such flags are few.
-    editor.state.dead_ways -= {way for way in editor.state.dead_ways if way[0].family == family}
-    for received in staging.flagged:
-        editor.see_flags(received)
+    editor.see_dumped_flags(staging)
     return still
 
 
@@ -127,6 +141,11 @@ def _note_difference(
 ) -> None:
     gone = [body for body in before if body not in after]
     came = [body for body in after if body not in before]
+    if not gone and not came:
+        # Only the order differs, and of equals the first is in use: each place has another route now.
+        moved = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
+        editor.batch.routes += [RouteChange(destination, old, new, FOUND_BY_DUMP) for old, new in moved]
+        return
     if len(gone) == len(came) == 1:
         editor.batch.routes.append(RouteChange(destination, gone[0], came[0], FOUND_BY_DUMP))
         return
@@ -134,15 +153,47 @@ def _note_difference(
     editor.batch.routes += [RouteChange(destination, None, body, FOUND_BY_DUMP) for body in came]
 
 
-def _with_hidden(before: tuple[RouteBody, ...], after: tuple[RouteBody, ...]) -> tuple[RouteBody, ...]:
-    """What a dump lists, and the known routes that it leaves out.
+def _explain(staging: Staging, key: NodeKey, before: tuple[RouteBody, ...]) -> bool:
+    """Put what an IPv6 dump leaves out of a prefix into the staged tables; whether that was all that differed.
 
-    The kernel's dump skips a route that lies between the siblings of a group of its own metric; it is there
-    nevertheless, and shows up when the group is gone (docs/kernel.md).
+    Then neither is a difference: a route between siblings (see `_hidden`), and another order within one metric,
+    where the kernel's own is taken.
+    """
+    staged = staging.state.tables[staging.family]
+    after = bodies(staged.get(key))
+    hidden = _hidden(before, after)
+    if hidden:
+        staging.note_exception(Prefix(staging.family, key), before, after)
+        # Behind the others of its slot; the sort is stable.
+        after = tuple(sorted((*after, *hidden), key=lambda body: (-body.source_length, body.source, body.priority)))
+        staged.put(key, after)
+    return Counter(before) == Counter(after)
+
+
+def _hidden(before: tuple[RouteBody, ...], after: tuple[RouteBody, ...]) -> list[RouteBody]:
+    """The known routes that a dump leaves out although they are there.
+
+    From the first sibling of a group the kernel's dump goes on behind the last one (rt6_dump_route), and so skips
+    what lies between and is none. Such a route is in use nevertheless, and shows up when the group is gone
+    (docs/kernel.md). What stands before the group, or has no group in its slot, is not skipped.
     """
     groups = {slot_of(body) for body in after if joins_siblings(body) and len(body.nexthops) > 1}
-    hidden = [body for body in before if body not in after and not joins_siblings(body) and slot_of(body) in groups]
-    return (*after, *hidden)
+    passed: set[tuple[int, int, int]] = set()
+    hidden: list[RouteBody] = []
+    for body in before:
+        if joins_siblings(body):
+            passed.add(slot_of(body))
+        elif body not in after and slot_of(body) in groups & passed:
+            hidden.append(body)
+    return hidden
+
+
+def _weigh(differing: Iterable[_K], staging: Staging) -> tuple[list[_K], list[_K], set[_K]]:
+    return weigh(differing, staging.touched, staging.contested, staging.doubts, staging.confirm)
+
+
+def _name_of(link: Link | None) -> str:
+    return "" if link is None else f"{link.name} ({link.ifindex})"
 
 
 def _weigh_mappings(
@@ -151,7 +202,7 @@ def _weigh_mappings(
     differing = [
         key for key in (*known, *(key for key in found if key not in known)) if known.get(key) != found.get(key)
     ]
-    taken, _, still = weigh(differing, staging.touched, staging.contested, staging.doubts)
+    taken, _, still = _weigh(differing, staging)
     return [(key, known.get(key), found.get(key)) for key in taken], still
 
 

@@ -9,11 +9,10 @@ made before or after such a change; nothing in it says which. So for every entry
     doubtful             neither is: dump it again    the dump is right
 
 Everything is doubtful at first and after a loss; what a later dump settles is known from then on,
-because from a true state the notifications lead to a true state. Where an audit contradicts what is
-known to be true, that becomes doubtful first, and is looked at again a moment later: the notification
-may be on its way. Changes that the kernel makes
-without naming the entries (a link goes down) *contest* a dump as a whole: entries that are doubtful
-then stay so.
+because from a true state the notifications lead to a true state. What an audit contradicts of it
+becomes doubtful first, and is dumped again a moment later: the notification may be on its way.
+Changes that the kernel makes without naming the entries (a link goes down) *contest* a dump as a
+whole: entries that are doubtful then stay so.
 """
 
 from __future__ import annotations
@@ -125,16 +124,26 @@ class Staging:
       state: What the dump says; only that part of it is filled in.
       flagged: Bodies as the dump showed them, with DEAD or LINKDOWN flags.
       touched: Entries that a notification spoke of since the dump began.
+      ways: Links by which next hops died or came alive meanwhile; NETCONFA_IFINDEX_ALL is any.
       contested: Whether the kernel changed something meanwhile without naming the entries.
+      confirm: Whether what differs is only to become doubtful: nothing has suggested that the cache is wrong.
+      retried: Neighbours that the kernel is asking for again; they are FAILED until they answer.
+      found: What the dump's word was taken for against the cache's; not kept where everything was doubtful.
+      exceptions: Where the dump is known to be wrong, and the cache's word stands.
     """
 
-    def __init__(self, part: Part, doubts: Doubts = EVERYTHING) -> None:
+    def __init__(self, part: Part, doubts: Doubts = EVERYTHING, *, confirm: bool = False) -> None:
         self.part = part
         self.family: int = _FAMILY_OF.get(part, 0)
         self.doubts = doubts
+        self.confirm = confirm
+        self.retried: set[tuple[int, IPAddress]] = set()
+        self.found: list[Difference] = []
+        self.exceptions: list[Difference] = []
         self.state: State = State()
         self.flagged: list[RouteBody] = []
         self.touched: set[Hashable] = set()
+        self.ways: set[int] = set()
         self.contested = False
         # Bodies come as shared objects, hundreds of thousands of times; found by identity, which needs them kept.
         self._homes: dict[int, tuple[RouteBody, RouteBody, Nodes | None]] = {}
