@@ -42,6 +42,7 @@ from trio_routes.netlink import (
     AF_INET,
     NLM_F_DUMP_INTR,
     NLM_F_MULTI,
+    RTNLGRP_LINK,
     Channel,
     MessageType,
     Request,
@@ -50,6 +51,7 @@ from trio_routes.netlink import (
     dump_links,
     dump_routes,
     encode_done,
+    encode_error,
     iter_messages,
 )
 from trio_routes.testing._recording_format import MAGIC, Frame, FrameKind, Head, Recording, RecordingWriter
@@ -208,6 +210,19 @@ def test_a_file_that_is_something_else_is_named_as_that(tmp_path: Path, data: by
         testing.read_recording(write(tmp_path / "foreign.trec", data))
 
 
+def test_what_follows_the_end_is_found_also_where_a_read_ends_with_it(tmp_path: Path) -> None:
+    noise = os.urandom(1024)  # which gzip cannot pack
+    path = tmp_path / "aligned.trec"
+    for length in range(1024):
+        file = packed(Recording(HEAD, (Frame(FrameKind.READ, 0, noise[:length]),), 0))
+        if (len(file) - len(MAGIC)) % 512 == 0:
+            assert testing.read_recording(write(path, file)).frames
+            with pytest.raises(testing.RecordingError, match="something follows its end"):
+                testing.read_recording(write(path, file + b"x"))
+            return
+    pytest.fail("no length fits")
+
+
 def test_a_small_file_that_unpacks_to_more_than_is_allowed_is_not_unpacked(tmp_path: Path) -> None:
     path = write(tmp_path / "bomb.trec", MAGIC + gzip.compress(bytes(50_000_000)))
     assert path.stat().st_size < 50_000
@@ -298,6 +313,34 @@ async def test_a_recording_ends_with_each_dump_that_was_asked_for(tmp_path: Path
     assert half >= 8
     assert asked[:half] == asked[half:]
     assert len({header.sequence for header in headers}) == len(headers)
+
+
+async def test_the_last_dumps_are_taken_again_when_something_changed_under_them(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "changing.trec"
+    fake = testing.FakeKernel()
+    with testing.recording(fake, path) as kernel:
+        sock = kernel.open_netlink()
+        sock.join(RTNLGRP_LINK)
+        channel = Channel(sock)
+        channel.send(LINKS)
+        assert len(channel.receive().datagrams) == 2
+        send = sock._inner.send
+
+        def send_late(data: bytes) -> None:
+            if not kernel.notifications:
+                fake.add_link("late0")
+            send(data)
+
+        monkeypatch.setattr(sock._inner, "send", send_late)
+        channel.close()
+    frames = testing.read_recording(path).frames
+    assert sum(frame.kind is FrameKind.SENT for frame in frames) == 3
+    assert b"late0" in b"".join(frame.data for frame in frames[-4:])
+    data = path.read_bytes()
+    assert b"changing" not in data  # gzip's header would hold the file's name,
+    assert data[len(MAGIC) + 4 : len(MAGIC) + 8] == bytes(4)  # and the time
 
 
 async def test_a_block_that_ends_by_an_error_leaves_a_complete_file(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -450,6 +493,38 @@ async def test_a_torn_dump_is_given_once(autojump_clock: MockClock) -> None:
     for text in (b"torn", b"whole", b"whole"):
         channel.send(LINKS)
         assert heard(channel) == [text, b"."]
+
+
+async def test_a_torn_dump_is_not_given_again_where_no_other_follows_before_a_change(autojump_clock: MockClock) -> None:
+    channel = playing(
+        *(asked(LINKS, 1), *answer(1, b"torn", torn=True)),
+        change(1, b"change"),
+        *(asked(LINKS, 2), *answer(2, b"whole")),
+    )
+    channel.send(LINKS)
+    assert heard(channel) == [b"torn", b"."]
+    channel.send(LINKS)
+    assert heard(channel) == []
+    await channel.wait_readable()
+    assert heard(channel) == [b"change", b"whole", b"."]
+
+
+async def test_that_the_recorded_kernel_was_busy_is_no_answer(autojump_clock: MockClock) -> None:
+    flags, payload = encode_error(errno.EBUSY, next(iter_messages(LINKS.message(1)))[0])
+    busy = Frame(FrameKind.READ, 0, build_message(MessageType.ERROR, flags, 1, payload, PORT))
+    channel = playing(asked(LINKS, 1), busy, asked(LINKS, 2), *answer(2, b"links"))
+    channel.send(LINKS)
+    assert heard(channel) == [b"links", b"."]
+
+
+async def test_at_one_instant_dumps_come_before_changes_that_were_recorded_after_them(
+    autojump_clock: MockClock,
+) -> None:
+    channel = playing(asked(LINKS, 1), *answer(1, b"links"), change(0, b"change"))
+    channel.send(LINKS)
+    assert heard(channel) == [b"links", b"."]
+    await channel.wait_readable()
+    assert heard(channel) == [b"change"]
 
 
 async def test_what_was_never_asked_for_is_refused_as_unknown(autojump_clock: MockClock) -> None:

@@ -10,7 +10,7 @@ position for each of its datagrams; so in a replay it comes between the same cha
 A pt that is replayed need not ask what the recorded one asked, nor then. At position `p` a request gets
 
 1. the first answer that was asked for at `p` and was not given yet;
-2. else the last of those that were given, if it lies at `p` as a whole and is not torn: nothing has changed since;
+2. else the last of those that were given and are not torn: nothing has changed since;
 3. else the first that was asked for later, once the changes before it have been given: a dump may take its time.
 
 An older one would tell of a state that is past, as no kernel does. Since a recording ends with every dump (_recording.py),
@@ -77,12 +77,12 @@ class Answer:
     Attributes:
       position: How many changes came before it was asked for.
       pieces: Its datagrams.
-      clean: Whether it can be given for as long as nothing changes: it was not torn, and nothing changed under it.
+      torn: Whether the kernel says in it that the table changed under the dump.
     """
 
     position: int
     pieces: tuple[Piece, ...]
-    clean: bool
+    torn: bool
 
 
 @attrs.define
@@ -150,8 +150,7 @@ class Script:
         return False
 
     def _keep(self, asking: _Asking) -> None:
-        clean = not asking.torn and asking.pieces[-1].position == asking.position
-        answer = Answer(asking.position, tuple(asking.pieces), clean)
+        answer = Answer(asking.position, tuple(asking.pieces), asking.torn)
         self._answers.setdefault(asking.key, []).append(answer)
 
     def knows(self, key: Key) -> bool:
@@ -172,7 +171,7 @@ class Script:
         fresh = [answer for answer in now if answer not in before]
         if fresh:
             return fresh[0]
-        again = [answer for answer in now if answer.clean]
+        again = [answer for answer in now if not answer.torn]
         if again:
             return again[-1]
         return next((answer for answer in answers if answer.position > position), None)
