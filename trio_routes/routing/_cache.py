@@ -299,6 +299,7 @@ class Cache:
         if (key in ignoring) == bool(switch):
             return
         ignoring ^= {key}
+        self._editor.doubt_ways(message.ifindex)
         self._editor.batch.everything = True
 
     def apply_neighbour(self, message: NeighbourMessage, gone: bool) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
 
-from ..netlink import RTNH_F_DEAD, RTNH_F_LINKDOWN, NextHop, RouteBody
+from ..netlink import NETCONFA_IFINDEX_ALL, RTNH_F_DEAD, RTNH_F_LINKDOWN, NextHop, RouteBody
 from ._changes import AddressChange, ChangeBatch, GatewayChange, RouteChange
 from ._nodes import Node, bodies
 from ._staging import ROUTES_OF, Part, Staging, plain
@@ -59,6 +59,11 @@ class Editor:
         if self.staging is not None and self.staging.part in parts:
             self.staging.contested = True
 
+    def doubt_ways(self, ifindex: int) -> None:
+        """Note that ways by a link died or came alive, or count otherwise than before; NETCONFA_IFINDEX_ALL is any."""
+        if self.staging is not None and self.staging.part in (Part.IPV4_ROUTES, Part.IPV6_ROUTES):
+            self.staging.ways.add(ifindex)
+
     # ---- routes --------------------------------------------------------------------------------
 
     def set_routes(self, family: int, key: NodeKey, routes: tuple[RouteBody, ...]) -> None:
@@ -92,16 +97,31 @@ class Editor:
     # ---- next hops -----------------------------------------------------------------------------
 
     def see_flags(self, received: RouteBody) -> None:
-        """Take the word of a message, whose next hops have their flags, for which of them are dead."""
+        """Take the word of a notification, whose next hops have their flags, for which of them are dead."""
         dead_ways = self.state.dead_ways
         if received.nexthop_id or not (dead_ways or any(hop.flags & RTNH_F_DEAD for hop in received.nexthops)):
             return
         body = plain(received)
         for hop in received.nexthops:
+            self.doubt_ways(hop.ifindex)
             if self._is_dead(received.family, hop):
                 dead_ways.add((body, hop.ifindex))
             else:
                 dead_ways.discard((body, hop.ifindex))
+
+    def see_dumped_flags(self, staging: Staging) -> None:
+        """Take a complete dump's word for which ways are dead, but by links of which something was heard meanwhile."""
+        dead_ways, changed = self.state.dead_ways, staging.ways
+        if NETCONFA_IFINDEX_ALL in changed:
+            return
+        dead_ways -= {way for way in dead_ways if way[0].family == staging.family and way[1] not in changed}
+        dead_ways |= {
+            (plain(received), hop.ifindex)
+            for received in staging.flagged
+            if not received.nexthop_id
+            for hop in received.nexthops
+            if hop.ifindex not in changed and self._is_dead(received.family, hop)
+        }
 
     def _is_dead(self, family: int, hop: NextHop) -> bool:
         if not hop.flags & RTNH_F_DEAD:
@@ -123,6 +143,7 @@ class Editor:
 
     def revive_ways(self, family: int, ifindex: int) -> None:
         """Forget that next hops on a link are dead for another reason than the link."""
+        self.doubt_ways(ifindex)
         dead_ways = self.state.dead_ways
         dead_ways -= {way for way in dead_ways if way[0].family == family and way[1] == ifindex}
 

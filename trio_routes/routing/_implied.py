@@ -34,9 +34,11 @@ from ..netlink import (
     IPAddress,
     RouteBody,
 )
+from ..netlink._route import RTAX_MTU
 from ._editor import Editor
 from ._nodes import Node, bodies
 from ._staging import Part
+from ._state import State
 from ._tables import NodeKey
 from ._values import Address, Link
 
@@ -67,6 +69,8 @@ def by_link(editor: Editor, ifindex: int, old: Link | None, new: Link | None, ca
         editor.contest(*_OBJECTS_AND_ROUTES)
         _forget_link(editor, ifindex, cause)
         return
+    if old is None or old.flags != new.flags:
+        editor.doubt_ways(ifindex)
     was_up, had_carrier = (False, False) if old is None else (old.up, bool(old.flags & _LOWER_UP))
     has_carrier = bool(new.flags & _LOWER_UP)
     if (was_up and not new.up) or (had_carrier and not has_carrier):
@@ -76,6 +80,9 @@ def by_link(editor: Editor, ifindex: int, old: Link | None, new: Link | None, ca
         _drop_dead(editor, AF_INET, ifindex, cause, stays=_is_local_ipv4)
         _drop_dead(editor, AF_INET6, ifindex, cause)
         _let_ways_die(editor, AF_INET6, ifindex)
+    if old is not None and old.mtu != new.mtu and _has_mtu_metrics(editor.state, ifindex):
+        # IPv6 routes' own MTUs follow their link's, silently (rt6_mtu_change).
+        editor.suspect.add(Part.IPV6_ROUTES)
     if new.up and not was_up:
         editor.revive_ways(AF_INET, ifindex)
     if (new.up and not was_up) or (has_carrier and not had_carrier):
@@ -176,8 +183,16 @@ def _forget_link(editor: Editor, ifindex: int, cause: str) -> None:
     state.ignoring_linkdown -= {(AF_INET, ifindex), (AF_INET6, ifindex)}
 
 
+def _has_mtu_metrics(state: State, ifindex: int) -> bool:
+    return any(
+        (body.nexthop_id or _uses(body, ifindex)) and any(metric == RTAX_MTU for metric, _ in body.metrics)
+        for body in state.tables[AF_INET6].bodies()
+    )
+
+
 def _let_ways_die(editor: Editor, family: int, ifindex: int) -> None:
     """Mark the ways by a link, of routes that have others beside, as dead until something revives them."""
+    editor.doubt_ways(ifindex)
     tables = editor.state.tables[family]
     several = [body for body in tables.bodies_by(ifindex) if _is_plain(body) and len(body.nexthops) > 1]
     editor.state.dead_ways.update((body, ifindex) for body in several)

@@ -115,6 +115,9 @@ def add_ipv6(routes: tuple[RouteBody, ...], body: RouteBody, flags: int) -> Edit
         at = alike[0] if alike else slot[0]
     elif joins_siblings(body):
         at = alike[0] if alike else None
+        if at is not None:
+            # The message carries the new sibling's attributes, a dump the first one's, and those stand for the group.
+            body = attrs.evolve(routes[at], nexthops=body.nexthops, multipath=len(body.nexthops) > 1)
     else:
         at = next((i for i in slot if _same_ipv6(routes[i], body)), None)
     if at is not None:
