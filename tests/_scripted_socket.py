@@ -11,10 +11,13 @@ import trio
 from trio_routes.netlink import (
     AF_INET,
     AF_INET6,
+    NLM_F_DUMP,
     NLM_F_MULTI,
     Header,
     MessageType,
+    RouteBody,
     build_message,
+    decode_route,
     encode_done,
     encode_error,
     encode_route,
@@ -86,6 +89,8 @@ class TalkingSocket(ScriptedSocket):
       meanwhile: Called with (type of request, family) between the entries and the DONE.
       refusals: Errors to answer with instead, by (type of request, family), once each.
       flags: nlmsg_flags of the entries of the dumps to come, once each.
+      asked: What was asked of a single route.
+      ways: Answers that: with a route, an error, or None for no answer at all.
     """
 
     def __init__(self) -> None:
@@ -95,10 +100,15 @@ class TalkingSocket(ScriptedSocket):
         self.refusals: dict[tuple[int, int], int] = {}
         self.flags: dict[tuple[int, int], int] = {}
         self.dumps: list[tuple[int, int]] = []
+        self.asked: list[RouteMessage] = []
+        self.ways: Callable[[RouteMessage], RouteBody | int | None] = lambda _asked: errno.EOPNOTSUPP
 
     def send(self, data: bytes) -> None:
         super().send(data)
-        ((header, start, _),) = iter_messages(data)
+        ((header, start, end),) = iter_messages(data)
+        if header.flags & NLM_F_DUMP != NLM_F_DUMP:
+            self._answer(header, decode_route(data, start, end))
+            return
         asked = (header.type, data[start])
         self.dumps.append(asked)
         if asked in self.refusals:
@@ -112,6 +122,15 @@ class TalkingSocket(ScriptedSocket):
         self.meanwhile(*asked)
         done_flags, payload = encode_done()
         self.push(build_message(MessageType.DONE, done_flags, header.sequence, payload, PORT))
+
+    def _answer(self, header: Header, asked: RouteMessage) -> None:
+        self.asked.append(asked)
+        way = self.ways(asked)
+        if isinstance(way, int):
+            self._refuse(header, way)
+        elif way is not None:
+            payload = encode_route(RouteMessage(way, asked.destination))
+            self.push(build_message(MessageType.RTM_NEWROUTE, 0, header.sequence, payload, PORT))
 
     def _refuse(self, header: Header, number: int) -> None:
         flags, payload = encode_error(number, header, "the test said no")

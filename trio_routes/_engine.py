@@ -11,6 +11,7 @@ What flows where::
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 
 import trio
 
@@ -18,6 +19,7 @@ from ._announce import announce
 from ._broadcast import Broadcast, Pulse
 from ._errors import KernelRefusedError
 from ._follow import Follower
+from ._selfcheck_answers import Question
 from ._services import Services
 from ._statistics import Statistics
 from .connections import Ground, Policy, Reassessor, Registry
@@ -47,7 +49,9 @@ class Engine:
             monitoring=self._is_monitoring,
             netns_cookie=None if self._channel is None else self._channel.netns_cookie,
         )
-        self._follower = None if self._channel is None else Follower(self._channel, self.cache, self._on_batch)
+        self._follower: Follower | None = None
+        if self._channel is not None:
+            self._follower = Follower(self._channel, self.cache, self._on_batch, peers=self._questions)
         self._reassessor = Reassessor(self.registry, self.cache, apply_pending=self._apply_pending)
         self.detector: Detector = Detector(kernel, portal, self.broadcast.publish, lambda: self.cache.generation)
         self.ground: Ground = Ground(kernel, self.cache, self.registry, self.pulse, self._is_monitoring)
@@ -59,6 +63,14 @@ class Engine:
 
     def _is_monitoring(self) -> bool:
         return self.monitoring
+
+    def _questions(self) -> Iterator[Question]:
+        """What the connections depend on, as far as the kernel can be asked for it."""
+        for connection in self.registry:
+            flow = connection.flow
+            # Of a transparent flow the source is not this host's, which RTM_GETROUTE would refuse.
+            if flow.peer is not None and not flow.unjudged and not flow.transparent:
+                yield Question(flow.peer, flow.local, flow.device or 0, flow.mark, flow.tos, flow.uid or 0)
 
     def _on_batch(self, batch: ChangeBatch) -> None:
         # First who may be affected is marked, so that nobody who reads a standing from an event sees a stale one.
@@ -116,6 +128,10 @@ class Engine:
             resyncs=0 if follower is None else follower.statistics.resyncs,
             audits=0 if follower is None else follower.statistics.audits,
             audit_differences=0 if follower is None else follower.statistics.audit_differences,
+            dump_exceptions=0 if follower is None else follower.statistics.dump_exceptions,
+            self_checks=0 if follower is None else follower.self_check.statistics.checks,
+            self_check_differences=0 if follower is None else follower.self_check.statistics.differences,
+            self_check_exceptions=0 if follower is None else sum(follower.self_check.statistics.exemptions.values()),
             repeated_dumps=0 if follower is None else follower.statistics.repeated_dumps,
             connections=registry.registered,
             lost=registry.lost,

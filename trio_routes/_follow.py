@@ -19,6 +19,12 @@ The same machinery audits the tables from time to time, without doubting them fi
     AUDIT   time passed, or some entries    those entries      what the notifications had failed to say
             were left doubtful
 
+What an audit shows to be different, in a part that nothing had made doubtful, is looked at again
+`SECOND_LOOK` seconds later; only what is different then still is a difference: counted, logged once
+with both answers, corrected and published. Where the dump is known to be wrong, the cache's word
+stands, and that is counted apart. A self-check of lookups follows (`_selfcheck.py`); what it finds
+makes the tables to be read anew, once.
+
 A START or LOSS ends only when each part was settled once; single entries that are doubtful then are
 left to an AUDIT. This is a state machine that `step()` turns: `run()` calls it when the channel has
 something, and the reassessment task calls `apply_pending()` before it acts on a deadline.
@@ -31,17 +37,20 @@ import errno
 import logging
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import attrs
 import trio
 
 from ._errors import KernelRefusedError, NetlinkDecodeError
 from ._intake import Intake
+from ._once import Once
 from ._pace import Pace
+from ._selfcheck import SelfCheck
+from ._selfcheck_answers import Question
 from ._subscription import GROUPS, REQUESTS
 from .netlink import Channel, ErrorMessage, Request
-from .routing import EVERYTHING, FOUND_BY_DUMP, NO_DOUBTS, Cache, ChangeBatch, Doubts, Part, Staging
+from .routing import EVERYTHING, NO_DOUBTS, Cache, ChangeBatch, Doubts, Part, Staging
 
 log = logging.getLogger("trio_routes")
 
@@ -52,6 +61,8 @@ _NOTHING_THERE = (errno.EOPNOTSUPP, errno.EAFNOSUPPORT)
 PASSES = 8
 # Seconds between audits; small tables are cheap to compare.
 AUDIT_SMALL, AUDIT_LARGE, SMALL_TABLE = 60.0, 600.0, 1_000
+# Seconds after which what an audit found different is dumped again. A lost carrier is announced up to 1 s late.
+SECOND_LOOK = 2.0
 # What is taken in one go before a deadline is acted on: some 4000 notifications, 50 ms.
 _MOST_PENDING = 16
 
@@ -72,7 +83,8 @@ class FollowStatistics:
       batches: Batches that changed something.
       resyncs: Times that everything was read anew because something was lost.
       audits: Times that the cache was compared with a dump.
-      audit_differences: What those comparisons found.
+      audit_differences: What those comparisons found, and corrected.
+      dump_exceptions: What they showed and is known to be wrong in a dump.
       repeated_dumps: Dumps that had to be made again.
       undecodable: Messages that could not be decoded.
     """
@@ -81,6 +93,7 @@ class FollowStatistics:
     resyncs: int = 0
     audits: int = 0
     audit_differences: int = 0
+    dump_exceptions: int = 0
     repeated_dumps: int = 0
     undecodable: int = 0
 
@@ -100,10 +113,13 @@ class Follower:
       cache: The cache to keep.
       on_batch: Called with every batch of changes, in order. Must not block.
       clock: Seconds, monotonic: `trio.current_time`.
+      peers: What connections would ask the cache, for the self-check.
+      audit_seconds: The time between audits; None is 60 s, and 600 s for large tables.
 
     Attributes:
       ready: Set once the cache is complete.
       statistics: Counters, from the beginning on.
+      self_check: Compares lookups with the kernel's answers.
     """
 
     def __init__(
@@ -112,6 +128,9 @@ class Follower:
         cache: Cache,
         on_batch: Callable[[ChangeBatch], None],
         clock: Callable[[], float] = trio.current_time,
+        *,
+        peers: Callable[[], Iterable[Question]] = tuple[Question, ...],
+        audit_seconds: float | None = None,
     ) -> None:
         self._channel = channel
         self._cache = cache
@@ -122,14 +141,20 @@ class Follower:
         self._reason = ""
         # What is doubtful of each part; parts that are exact are not in it.
         self._doubts: dict[Part, Doubts] = {}
+        # Parts that nothing had made doubtful before an audit: what is different there is its finding.
+        self._trusted: set[Part] = set()
         self._queue: deque[Part] = deque()
         self._passes = 0
         self._dump: _Dump | None = None
         self._pace = Pace()
         self._retry_at = math.inf
         self._audit_at = math.inf
+        self._audit_seconds = audit_seconds
+        self._check_due = False
+        self._once = Once()
         self.ready = trio.Event()
         self.statistics = FollowStatistics()
+        self.self_check = SelfCheck(cache, channel.send, peers)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Follow the kernel until cancelled; started once the first dump is complete.
@@ -142,12 +167,15 @@ class Follower:
         self._begin(_Why.START)
         started = False
         while True:
-            with trio.move_on_at(min(self._retry_at, self._audit_at)):
+            with trio.move_on_at(self._wake_at()):
                 await self._channel.wait_readable()
             self.step()
             if not started and self.ready.is_set():
                 started = True
                 task_status.started()
+
+    def _wake_at(self) -> float:
+        return min(self._retry_at, self._audit_at, math.inf if self._why else self.self_check.wake_at)
 
     def step(self) -> bool:
         """Apply what is waiting, publish what it changed; returns whether there may be more waiting."""
@@ -159,10 +187,14 @@ class Follower:
                 self._take_notification(data)
             elif self._dump is not None and reply_to == self._dump.sequence:
                 self._take_dump(self._dump, data)
+            else:
+                self.self_check.hear(reply_to, data)
         self._look_at_the_clock(self._clock())
         # The first snapshot is no change, and after a loss only what is different in the end is one.
         if self._why not in (_Why.START, _Why.LOSS):
             self._publish(self._cache.take_changes())
+        if self._why is None and self.self_check.turn(self._clock()):
+            self._lost("a lookup differs from the kernel's answer")
         return received.more
 
     def apply_pending(self) -> None:
@@ -175,26 +207,21 @@ class Follower:
         if self._why is None and self._retry_at == math.inf and self._cache.suspect:
             for part in self._cache.suspect:
                 self._doubts.setdefault(part, NO_DOUBTS)
+                self._trusted.discard(part)
             self._retry_at = self._pace.later(now)
         if now >= self._retry_at:
             self._resume()
         elif now >= self._audit_at:
             self.statistics.audits += 1
+            self._trusted.update(part for part in Part if part not in self._doubts)
+            self._check_due = True
             self._begin(_Why.AUDIT)
 
     def _publish(self, batch: ChangeBatch) -> None:
         if not batch:
             return
-        if not batch.resynced:
-            self._count_found(batch)
         self.statistics.batches += 1
         self._on_batch(batch)
-
-    def _count_found(self, batch: ChangeBatch) -> None:
-        found = sum(1 for change in batch.routes if change.cause == FOUND_BY_DUMP)
-        if found:
-            self.statistics.audit_differences += found
-            log.warning("an audit found %d routes different from the kernel's tables", found)
 
     # ---- what comes in ---------------------------------------------------------------------------
 
@@ -231,6 +258,8 @@ class Follower:
             self._cache.resyncing = True
             log.warning("the routing tables are read anew: %s", reason)
         self._doubts = dict.fromkeys(Part, EVERYTHING)
+        self._trusted.clear()
+        self.self_check.abandon()
         now = self._clock()
         self._try_again(self._pace.next(now))
         if self._retry_at <= now:
@@ -268,8 +297,11 @@ class Follower:
             self._finish()
             return
         part = self._queue[0]
+        if part in self._cache.suspect:
+            self._trusted.discard(part)
+        confirm = part in self._trusted and self._doubts[part] == NO_DOUBTS
         sequence = self._channel.send(REQUESTS[part])
-        self._dump = _Dump(sequence, self._cache.stage(part, self._doubts[part]))
+        self._dump = _Dump(sequence, self._cache.stage(part, self._doubts[part], confirm=confirm))
 
     def _end_dump(self, dump: _Dump, result: ErrorMessage) -> None:
         part = dump.staging.part
@@ -281,8 +313,12 @@ class Follower:
             self._cache.abandon()
         else:
             self._doubts[part] = self._cache.settle(dump.staging)
+            self._note_findings(dump.staging)
         if not dump.torn and self._doubts[part] == NO_DOUBTS:
             del self._doubts[part]
+            self._trusted.discard(part)
+            self._leave_part()
+        elif dump.staging.confirm and not dump.torn:
             self._leave_part()
         else:
             self.statistics.repeated_dumps += 1
@@ -291,6 +327,16 @@ class Follower:
                 # The kernel changes faster than it can be dumped. What is doubtful stays so until it calms down.
                 self._leave_part()
         self._next()
+
+    def _note_findings(self, staging: Staging) -> None:
+        if staging.part in self._cache.suspect:
+            self._trusted.discard(staging.part)  # while the dump came in; nobody was meant to know what it shows
+        for exception in staging.exceptions:
+            self.statistics.dump_exceptions += 1
+            self._once.say(logging.INFO, f"left as it is known: {exception}")
+        for difference in staging.found if staging.part in self._trusted else ():
+            self.statistics.audit_differences += 1
+            self._once.say(logging.WARNING, f"found different by an audit: {difference}")
 
     def _leave_part(self) -> None:
         self._queue.popleft()
@@ -310,10 +356,13 @@ class Follower:
             return
         why, self._why = self._why, None
         now = self._clock()
-        small = sum(tables.prefixes() for tables in self._cache.state.tables.values()) < SMALL_TABLE
-        self._audit_at = now + (AUDIT_SMALL if small else AUDIT_LARGE)
+        self._audit_at = now + self._audit_interval()
         if self._doubts:
-            self._retry_at = self._pace.later(now)
+            # Only findings to be looked at again can wait: what is doubtful for another reason is read soon.
+            self._retry_at = now + SECOND_LOOK if self._trusted.issuperset(self._doubts) else self._pace.later(now)
+        elif self._check_due:
+            self._check_due = False
+            self.self_check.begin()
         match why:
             case _Why.START:
                 self._cache.start_recording()
@@ -323,3 +372,9 @@ class Follower:
                 self._publish(self._cache.take_net_changes(self._reason))
             case _:
                 pass  # what an audit finds is published as it is found
+
+    def _audit_interval(self) -> float:
+        if self._audit_seconds is not None:
+            return self._audit_seconds
+        small = sum(tables.prefixes() for tables in self._cache.state.tables.values()) < SMALL_TABLE
+        return AUDIT_SMALL if small else AUDIT_LARGE

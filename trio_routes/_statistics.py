@@ -24,7 +24,14 @@ class Statistics:
       undecodable: Messages that broke their framing.
       resyncs: Times that the tables were read anew after a loss.
       audits: Times that the cache was compared with a dump.
-      audit_differences: Routes that those found different.
+      audit_differences: Entries that those found different, and corrected. Each distinct one is logged once.
+      dump_exceptions: What those comparisons met and is known to be wrong in the kernel's dump (an IPv6 route between
+        two siblings, a FAILED neighbour that is asked for again); each time counts. Never corrected, never published.
+      self_checks: Lookups that were compared with the kernel's answer to RTM_GETROUTE.
+      self_check_differences: Those that the kernel answered differently. Each distinct one is logged once, and has the
+        tables read anew once.
+      self_check_exceptions: Those whose difference says nothing against the cache: the tables changed meanwhile, or the
+        kernel's answer cannot be taken literally (docs/kernel.md).
       repeated_dumps: Dumps that were made again because the tables changed under them.
       connections: Connections registered now.
       lost: Connections ended since.
@@ -45,6 +52,10 @@ class Statistics:
     resyncs: int
     audits: int
     audit_differences: int
+    dump_exceptions: int
+    self_checks: int
+    self_check_differences: int
+    self_check_exceptions: int
     repeated_dumps: int
     connections: int
     lost: int
