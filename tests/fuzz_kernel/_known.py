@@ -1,0 +1,85 @@
+"""The classes of differences in which the kernel's own dump or answer is not the truth, each recognised here.
+
+What is not recognised is a defect. The classes are those of docs/kernel.md ("Where the dump itself is wrong", "Known
+limits"), under the names that a run prints.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Hashable
+from itertools import product
+from typing import Final
+
+import attrs
+
+from trio_routes.netlink import AF_INET, AF_INET6, IPAddress, RouteBody
+from trio_routes.routing import Address, Resolution
+from trio_routes.routing._nodes import joins_siblings, slot_of
+from trio_routes.routing._state import State
+
+HIDDEN: Final = "IPv6 route hidden between siblings"
+EXPIRY: Final = "IPv6 expiry refreshed or cleared without a word"
+ORDER: Final = "IPv6 order around a sibling group"
+
+
+BORROWED_SOURCE: Final = "IPv4 source of another link: the order of links is not told"
+SOURCE_TIE: Final = "IPv6 source: a tie between addresses"
+LOOPBACK_SOURCE: Final = "IPv4 loopback source on another link (EINVAL)"
+
+
+@attrs.frozen
+class Question:
+    """What a lookup was asked; what is 0 or None was not said."""
+
+    destination: IPAddress
+    source: IPAddress | None = None
+    mark: int = 0
+    oif: int = 0
+    tos: int = 0
+
+
+def explain_answer(
+    state: State, question: Question, mine: Resolution, number: int, body: RouteBody | None
+) -> str | None:
+    """Name the class of a lookup's difference from RTM_GETROUTE's answer; None if it is none that is known."""
+    if question.source is not None and question.source.version == 4 and question.source.is_loopback:
+        # __mkroute_output(): no route is at fault, and no socket can be bound so.
+        return LOOPBACK_SOURCE if number == errno.EINVAL else None
+    if body is None or mine.source is None or body.prefsrc is None or mine.source == body.prefsrc:
+        return None
+    ours, theirs = state.addresses.of(mine.source), state.addresses.of(body.prefsrc)
+    if question.destination.version == 4:
+        own = [entry for entry in state.addresses.on_link(mine.hops[0].ifindex, AF_INET) if entry.scope == 0]
+        return None if own or not theirs else BORROWED_SOURCE
+    way = mine.hops[0].ifindex
+    for one, other in product(ours, theirs):
+        if (one.ifindex == way) == (other.ifindex == way) and _rank(question, one) == _rank(question, other):
+            return SOURCE_TIE  # the kernel takes the first in its lists of links and addresses
+    return None
+
+
+def _rank(question: Question, entry: Address) -> tuple[int, int]:
+    """What RFC 6724 weighs: scope, and the bits that the address has of the destination, as far as its prefix goes."""
+    differing = int(entry.address) ^ int(question.destination)
+    return entry.scope, min(entry.prefix_length, 128 - differing.bit_length())
+
+
+def explain_routes(key: Hashable, mine: tuple[RouteBody, ...], theirs: tuple[RouteBody, ...]) -> str | None:
+    """Name the class of a difference between two nodes, followed and dumped; None if there is none."""
+    if not (isinstance(key, tuple) and key[1] == AF_INET6):
+        return None
+    groups = {slot_of(body) for body in theirs if joins_siblings(body) and len(body.nexthops) > 1}
+    if groups:
+        shown = tuple(body for body in mine if body in theirs or joins_siblings(body) or slot_of(body) not in groups)
+        if shown == theirs:
+            return HIDDEN
+        if sorted(map(repr, shown)) == sorted(map(repr, theirs)):
+            return ORDER
+    if _without_expiry(mine) == _without_expiry(theirs):
+        return EXPIRY
+    return None
+
+
+def _without_expiry(routes: tuple[RouteBody, ...]) -> tuple[RouteBody, ...]:
+    return tuple(attrs.evolve(body, expires=False) for body in routes)
