@@ -42,7 +42,7 @@ def _ipv4(state: State, hop: NextHop, scope: int) -> IPAddress | None:
     if near:
         return near[0].address
     loopbacks = [link for link in state.links.values() if link.flags & Link.IFF_LOOPBACK]
-    others = [link for link in state.links.values() if not link.flags & Link.IFF_LOOPBACK and link.up]
+    others = [link for link in state.links.values() if not link.flags & Link.IFF_LOOPBACK]
     for link in (*loopbacks, *others):
         for entry in state.addresses.on_link(link.ifindex, AF_INET):
             if _fits(entry, scope) and entry.scope != _RT_SCOPE_LINK:
@@ -61,13 +61,10 @@ def _ipv6(state: State, destination: IPv6Address, hop: NextHop) -> IPAddress | N
     for entry in state.addresses:
         if entry.address.version != 6 or entry.flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED):
             continue
-        link = state.links.get(entry.ifindex)
-        if link is not None and not link.up:
-            continue
         own = _scope(entry.address)
         on_way = entry.ifindex == hop.ifindex
-        if min(own, wanted) <= 2 and not on_way:
-            continue  # link-local addresses, on either side, mean nothing on another link
+        if wanted <= 2 and not on_way:
+            continue  # a link-local destination means nothing on another link; of a source the kernel does not ask that
         rank = (
             entry.address == destination,
             # Rule 2: the smallest scope that still reaches; too small a one only when nothing else is there.

@@ -14,6 +14,8 @@ from ..netlink import (
     IFA_F_DADFAILED,
     IFA_F_SECONDARY,
     NETCONFA_IFINDEX_ALL,
+    RTN_ANYCAST,
+    RTN_LOCAL,
     IPAddress,
     NextHop,
     NexthopMessage,
@@ -103,6 +105,14 @@ def _no_rules() -> dict[int, tuple[Rule, ...]]:
     return {AF_INET: (), AF_INET6: ()}
 
 
+def _is_host_itself(body: RouteBody) -> bool:
+    """Whether an IPv6 route is one to the host itself, which is there without carrier, and on a link that is down.
+
+    It comes and goes with its address, which a link that is down can have (fib6_ifdown, fc_ignore_dev_down).
+    """
+    return body.family == AF_INET6 and body.type in (RTN_LOCAL, RTN_ANYCAST)
+
+
 @attrs.define(eq=False, slots=True)
 class State:
     """The kernel's tables as last heard.
@@ -140,7 +150,7 @@ class State:
     def dead(self, body: RouteBody, hop: NextHop) -> bool:
         """Whether a next hop has RTNH_F_DEAD for its own sake, which removes the route once all of its have it."""
         link = self.links.get(hop.ifindex)
-        if link is not None and not link.up:
+        if link is not None and not link.up and not _is_host_itself(body):
             return True
         return bool(self.dead_ways) and (body, hop.ifindex) in self.dead_ways
 
@@ -153,6 +163,8 @@ class State:
             return False
         link = self.links.get(hop.ifindex)
         if link is None:  # not told of yet
+            return True
+        if _is_host_itself(body):
             return True
         return bool(link.flags & Link.IFF_LOWER_UP) or not self.passes_over_linkdown(body.family, hop.ifindex)
 
