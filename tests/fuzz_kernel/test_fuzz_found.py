@@ -1,0 +1,74 @@
+"""What fuzz runs found, shortened: each of these sequences once left the cache, or a lookup, other than the kernel."""
+
+from __future__ import annotations
+
+import pytest
+
+from ._run import replay
+
+pytestmark = pytest.mark.netns
+
+
+async def test_a_promoted_address_goes_behind_the_other_primary_ones() -> None:
+    replay(
+        ("sysctl net.ipv4.conf.d0.promote_secondaries=1",),
+        ("addr add 10.0.0.11/24 dev d0",),
+        ("addr add 10.0.0.13/25 dev d0",),
+        ("addr del 10.0.0.10/24 dev d0",),
+    )
+
+
+async def test_the_switch_of_links_to_come_is_no_link_s() -> None:
+    replay(("sysctl net.ipv6.conf.all.ignore_routes_with_linkdown=1",))
+
+
+async def test_an_ipv6_route_s_own_mtu_follows_its_link_s() -> None:
+    replay(
+        ("-6 route prepend default table main mtu 1400 via 2001:db8:0::1 dev d0",),
+        ("link set d0 mtu 1300",),
+        ("link set d0 mtu 1500",),
+    )
+
+
+async def test_an_appended_sibling_s_attributes_are_its_own() -> None:
+    replay(
+        (
+            "-6 route prepend 2001:db8:f::7/128 table main metric 10"
+            " nexthop via 2001:db8:1::1 dev d1 nexthop via 2001:db8:1::2 dev d1",
+        ),
+        ("-6 route append 2001:db8:f::7/128 table main metric 10 src 2001:db8:2::10 via 2001:db8:2::1 dev d2",),
+        ("-6 route append 2001:db8:f::7/128 table main metric 10 pref high via 2001:db8:0::1 dev d0 onlink",),
+    )
+
+
+async def test_a_way_that_a_dump_shows_dead_lives_if_its_link_came_up_meanwhile() -> None:
+    replay(
+        (
+            "-6 route add 2001:db8:1::/64 table main metric 20 nexthop via 2001:db8:0::1 dev d0 weight 3"
+            " nexthop via 2001:db8:1::2 dev d1 nexthop via 2001:db8:2::1 dev d2",
+        ),
+        ("link set d1 down",),
+        (
+            "audit",
+            *(f"-4 route add 192.0.2.{last}/32 dev d0" for last in range(8)),
+            "link set d1 up",
+            "addr add 10.0.0.12/24 dev d0",
+        ),
+        lookups=0,
+    )
+
+
+async def test_the_host_s_own_ipv6_addresses_are_there_without_carrier() -> None:
+    replay(
+        ("-6 rule add pref 100 blackhole",),
+        ("sysctl net.ipv6.conf.d0.ignore_routes_with_linkdown=1", "far link set p0 down"),
+    )
+
+
+async def test_an_address_of_a_link_that_is_down_can_be_a_source() -> None:
+    replay(
+        ("-4 route add default dev d1",),
+        ("addr del 10.0.1.10/24 dev d1", "addr del 10.0.2.10/24 dev d2"),
+        ("-4 route add default dev d1",),
+        ("link set d0 down",),
+    )
