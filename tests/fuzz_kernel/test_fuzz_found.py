@@ -58,6 +58,17 @@ async def test_a_way_that_a_dump_shows_dead_lives_if_its_link_came_up_meanwhile(
     )
 
 
+async def test_ipv6_ways_come_alive_with_the_carrier_and_not_with_an_address() -> None:
+    replay(
+        ("-6 route add 2001:db8:f::/48 nexthop via 2001:db8:0::2 dev d0 nexthop via 2001:db8:2::1 dev d2",),
+        ("far link set p2 down",),
+        ("link set d2 down",),
+        ("link set d2 up",),
+        ("-6 addr add 2001:db8:2::13/64 dev d2 nodad",),
+        ("far link set p2 up",),
+    )
+
+
 async def test_the_host_s_own_ipv6_addresses_are_there_without_carrier() -> None:
     replay(
         ("-6 rule add pref 100 blackhole",),

@@ -6,7 +6,7 @@ Measured in docs/kernel.md; in short, for plain unicast routes:
     ------------------------------   ---------------------------------------   -------------------------------
     link down                        routes with no way left go; `local` stay  routes by it go (announced later
                                      multipath: that way is dead               too); a group when its last way dies
-    link up                          multipath ways come alive                 with its ff00::/8, once IPv6 is up
+    link up                          multipath ways come alive                 once it has carrier and its ff00::/8
     link gone                        as down, and multipath with any way       that way leaves its group
                                      there goes as a whole
     carrier lost, link down or gone  nexthop objects on it go, groups shrink; routes that used them go
@@ -85,6 +85,8 @@ def by_link(editor: Editor, ifindex: int, old: Link | None, new: Link | None, ca
         editor.suspect.add(Part.IPV6_ROUTES)
     if new.up and not was_up:
         editor.revive_ways(AF_INET, ifindex)
+    if _is_ready(new) and not (old is not None and _is_ready(old)) and _has_ipv6(editor.state, ifindex):
+        editor.revive_ways(AF_INET6, ifindex)
     if (new.up and not was_up) or (has_carrier and not had_carrier):
         _note_revived(editor, ifindex)
 
@@ -121,9 +123,24 @@ def by_route(editor: Editor, key: NodeKey, body: RouteBody, gone: bool) -> None:
     for hop in body.nexthops:
         if gone:
             _let_ways_die(editor, AF_INET6, hop.ifindex)
-        else:
+            continue
+        link = editor.state.links.get(hop.ifindex)
+        if link is None or _is_ready(link):
             editor.revive_ways(AF_INET6, hop.ifindex)
             _note_revived(editor, hop.ifindex)
+
+
+def _is_ready(link: Link) -> bool:
+    """Whether IPv6 begins to work on a link, and ways by it come alive (addrconf_link_ready, addrconf_notify).
+
+    An address added by hand brings ff00::/8 to a link without carrier, too, but no way comes alive by that.
+    """
+    return link.up and bool(link.flags & Link.IFF_RUNNING)
+
+
+def _has_ipv6(state: State, ifindex: int) -> bool:
+    multicast = bodies(state.tables[AF_INET6].get(_MULTICAST_KEY))
+    return any(hop.ifindex == ifindex for body in multicast for hop in body.nexthops)
 
 
 def without_nexthops(editor: Editor, ids: Iterable[int], cause: str) -> None:
