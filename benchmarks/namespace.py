@@ -5,16 +5,39 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+from benchmarks.table import Row, Section
 
 
 def run_in_namespace(module: str, *arguments: str, timeout: float = 300) -> dict[str, float]:
-    """Run ``python -m module`` in a fresh namespace with ``lo`` up and return the JSON object of numbers that it printed last."""
+    """Run ``python -m module`` in a fresh namespace and return the JSON object of numbers that it printed last."""
+    figures: dict[str, float] = json.loads(_last_line(module, arguments, timeout))
+    return figures
+
+
+def sections_in_namespace(module: str, *arguments: str, timeout: float = 600) -> list[Section]:
+    """Do the same for a program that ends with `print_sections`."""
+    return [(name, [Row(*row) for row in rows]) for name, rows in json.loads(_last_line(module, arguments, timeout))]
+
+
+def print_sections(sections: Iterable[Section]) -> None:
+    """Hand sections over to `sections_in_namespace`."""
+    print(json.dumps([(name, [(row.label, row.value, row.unit) for row in rows]) for name, rows in sections]))
+
+
+def _last_line(module: str, arguments: Sequence[str], timeout: float) -> str:
     unshare = ["unshare", "-n"] if os.geteuid() == 0 else ["unshare", "-Urn"]
     command = [*unshare, sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=timeout, text=True)
-    figures: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
-    return figures
+    return done.stdout.strip().splitlines()[-1]
+
+
+def bench_link() -> None:
+    """Make the link by which the benchmarks' routes lead, `bench0`, with room for many gateways in both families."""
+    ip("link add bench0 type veth peer name bench1", "address add 10.0.0.1/16 dev bench0")
+    ip("address add fd00::1/64 dev bench0 nodad")
+    ip("link set dev lo up", "link set dev bench0 up", "link set dev bench1 up")
 
 
 def ip(*lines: str) -> None:
