@@ -4,11 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import ip_address
+from typing import TypedDict, Unpack
 
 import attrs
 
 from .netlink import AF_INET, AF_INET6, IPAddress
-from .routing import Address, Cache, Link, Resolution, Route, Rule
+from .routing import Address, Cache, Explanation, Link, Resolution, Route, Rule
+
+
+class LookupArguments(TypedDict, total=False):
+    """The optional arguments of `Routes.lookup`."""
+
+    source: str | IPAddress | None
+    mark: int
+    oif: int | None
+    iif: int | None
+    tos: int
+    uid: int | None
+    ip_proto: int
+    sport: int
+    dport: int
+    strict: bool
 
 
 @attrs.frozen(eq=False)
@@ -27,6 +43,9 @@ class Routes:
         iif: int | None = None,
         tos: int = 0,
         uid: int | None = None,
+        ip_proto: int = 0,
+        sport: int = 0,
+        dport: int = 0,
         strict: bool = False,
     ) -> Resolution:
         """Tell which way a flow goes now, by policy rules and longest prefix. Not a checkpoint.
@@ -36,9 +55,12 @@ class Routes:
           source: The source address, where one is chosen already; a rule's `from` matches nothing before.
           mark: The packet's mark (SO_MARK).
           oif: The device that the socket is bound to, as ifindex.
-          iif: The device the packet came in by, as ifindex; None is sent by this host.
+          iif: The device the packet came in by, as ifindex, of one that is forwarded; None is sent by this host.
           tos: The TOS byte or traffic class.
           uid: The user; None is 0.
+          ip_proto: The protocol (IPPROTO_TCP), where rules select by it; 0 is not said.
+          sport: The source port, likewise.
+          dport: The destination port, likewise.
           strict: As the kernel looks up for a socket that is bound to `oif`, where IPv6 takes no other link and
             IPv4 does not fall back to "on that link"; otherwise as RTM_GETROUTE answers.
 
@@ -53,8 +75,39 @@ class Routes:
             iif=iif,
             tos=tos,
             uid=uid,
+            ip_proto=ip_proto,
+            sport=sport,
+            dport=dport,
             strict=strict,
             onlink_fallback=not strict,
+        )
+
+    def explain(self, destination: str | IPAddress, **as_lookup: Unpack[LookupArguments]) -> Explanation:
+        """Look up as `lookup` does, and say which rules and routes were tried, and why each did not answer.
+
+        Its `str()` is several lines for people. Not a checkpoint.
+
+        Args:
+          destination: Where to.
+          **as_lookup: As for `lookup`.
+
+        Raises:
+          ValueError: An address that is none.
+        """
+        source = as_lookup.get("source")
+        return self._cache.explain(
+            _address(destination),
+            source=None if source is None else _address(source),
+            mark=as_lookup.get("mark", 0),
+            oif=as_lookup.get("oif"),
+            iif=as_lookup.get("iif"),
+            tos=as_lookup.get("tos", 0),
+            uid=as_lookup.get("uid"),
+            ip_proto=as_lookup.get("ip_proto", 0),
+            sport=as_lookup.get("sport", 0),
+            dport=as_lookup.get("dport", 0),
+            strict=as_lookup.get("strict", False),
+            onlink_fallback=not as_lookup.get("strict", False),
         )
 
     @property

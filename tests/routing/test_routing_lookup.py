@@ -251,10 +251,10 @@ def test_an_ipv4_source_is_the_routes_own_or_one_of_the_gateways_subnet(host: Ho
 
 def test_an_ipv4_source_must_be_the_hosts_own(host: Host) -> None:
     host.add("0.0.0.0/0", hop(ETH0))
-    host.add("127.0.0.0/8", hop(LO), table=255, type=RTN_LOCAL, scope=RT_SCOPE_HOST)
+    host.add("198.18.0.0/15", hop(LO), table=255, type=RTN_LOCAL, scope=RT_SCOPE_HOST)
     assert host.way("8.8.8.8", "10.0.0.5") == "no route"
     assert host.way("8.8.8.8", "10.0.0.5", any_source=True) == (ETH0, None)
-    assert host.way("8.8.8.8", "127.0.0.9") == (ETH0, None)  # covered by a local route
+    assert host.way("8.8.8.8", "198.18.0.9") == (ETH0, None)  # covered by a local route
     host.address(ETH0, "10.0.0.5/24")
     assert host.way("8.8.8.8", "10.0.0.5") == (ETH0, None)
 

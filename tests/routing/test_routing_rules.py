@@ -53,7 +53,7 @@ def rule(**selectors: object) -> RuleMessage:
         ({"tos": 0x10}, {"tos": 0x11}, {"tos": 0x20}),
         ({"dscp": 4}, {"tos": 0x13}, {"tos": 0x20}),
         ({"dscp": 0, "dscp_mask": 0x30}, {"tos": 0x0C << 2}, {"tos": 0x10 << 2}),
-        ({"ip_proto": 6}, {"protocol": 6}, {"protocol": 17}),
+        ({"ip_proto": 6}, {"ip_proto": 6}, {"ip_proto": 17}),
         ({"dport": (53, 80)}, {"dport": 80}, {"dport": 443}),
         ({"sport": (1, 1023)}, {"sport": 1}, {}),
         ({"dport": (0x50, 0x50), "dport_mask": 0xF0}, {"dport": 0x5F}, {"dport": 0x60}),

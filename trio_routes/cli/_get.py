@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import json
 import os
 from ipaddress import IPv6Address
@@ -12,7 +11,7 @@ import attrs
 import trio
 
 from ..netlink import AF_INET, RTN_LOCAL, IPAddress, NextHop
-from ..routing import Cache, Kind, Link, Outcome, Resolution
+from ..routing import Cache, Explanation, Kind, Link, LookupOptions, Outcome, Resolution
 from ._arguments import CommandFailedError, add_json, ip_address, unsigned8, unsigned32
 from ._iproute_json import Asked, JsonObject, answer_as_json, prefix_text
 from ._iproute_text import route_text, table_text, type_text
@@ -32,7 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--oif", metavar="DEV", help="the link that the socket is bound to (SO_BINDTODEVICE)")
     parser.add_argument("--uid", type=unsigned32, metavar="N", help="the user who sends (default: you)")
     parser.add_argument("--tos", type=unsigned8, default=0, metavar="N", help="the TOS byte or traffic class")
-    add_json(parser, "print an array with the keys and values of `ip -j -d -N route get`")
+    parser.add_argument(
+        "--explain", action="store_true", help="say which rules and routes were tried, and what became of each"
+    )
+    add_json(
+        parser, "print an array with the keys and values of `ip -j -d -N route get`; with --explain, `steps` besides"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -43,11 +47,16 @@ def run(arguments: argparse.Namespace) -> int:
     if asked.source is not None and asked.source.version != asked.destination.version:
         raise CommandFailedError(f"--from {asked.source} is not of the same family as {asked.destination}")
     cache = trio.run(read_cache)
-    resolution = look_up(cache, asked, arguments.oif or scope, arguments.tos)
+    explanation = explain(cache, asked, arguments.oif or scope, arguments.tos)
+    resolution = explanation.resolution
+    steps = explanation if arguments.explain else None
     if arguments.json:
-        print(json.dumps([resolution_as_json(cache, asked, resolution)]))
+        said = resolution_as_json(cache, asked, resolution)
+        print(json.dumps([said if steps is None else said | {"steps": steps_as_json(steps)}]))
     else:
         print(resolution_text(cache, asked, resolution))
+        if steps is not None:
+            print(steps.steps_text())
     return ExitStatus.OK if resolution.outcome is Outcome.ROUTED else ExitStatus.NO_ROUTE
 
 
@@ -57,8 +66,32 @@ def look_up(cache: Cache, asked: Asked, device: str | None = None, tos: int = 0)
     Raises:
       CommandFailedError: There is no link ``device``.
     """
+    return cache.lookup(asked.destination, **_options(cache, asked, device, tos))
+
+
+def explain(cache: Cache, asked: Asked, device: str | None = None, tos: int = 0) -> Explanation:
+    """Ask the cache as `look_up` does, and how the answer came about. Raises likewise."""
+    return cache.explain(asked.destination, **_options(cache, asked, device, tos))
+
+
+def _options(cache: Cache, asked: Asked, device: str | None, tos: int) -> LookupOptions:
     oif = None if device is None else _ifindex(cache, device)
-    return cache.lookup(asked.destination, source=asked.source, mark=asked.mark, oif=oif, tos=tos, uid=asked.uid)
+    return {"source": asked.source, "mark": asked.mark, "oif": oif, "tos": tos, "uid": asked.uid}
+
+
+def steps_as_json(explanation: Explanation) -> list[JsonObject]:
+    """Return the steps of a lookup: each with ``why``, a word; ``text``, a sentence; and the rule and route that it is of."""
+    steps: list[JsonObject] = []
+    for step in explanation.steps:
+        said: JsonObject = {"why": step.why.name.lower(), "text": str(step)}
+        if step.rule is not None:
+            said["rule"] = step.rule.priority
+        if step.route is not None:
+            body = step.route.body
+            said["table"] = str(body.table)
+            said["dst"] = prefix_text(body.family, step.route.address, body.prefix_length)
+        steps.append(said)
+    return steps
 
 
 def resolution_as_json(cache: Cache, asked: Asked, resolution: Resolution) -> JsonObject:
@@ -72,9 +105,7 @@ def resolution_as_json(cache: Cache, asked: Asked, resolution: Resolution) -> Js
 
 def error_text(resolution: Resolution) -> str:
     """What connect() would fail with, in the words of strerror(3)."""
-    if resolution.outcome is Outcome.UNREACHABLE and resolution.route is None:
-        return os.strerror(errno.ENETUNREACH)  # a rule's "unreachable" is not that of a route (fib4_rule_action)
-    return os.strerror(resolution.outcome.errno)
+    return os.strerror(resolution.errno)
 
 
 def resolution_text(cache: Cache, asked: Asked, resolution: Resolution) -> str:

@@ -11,6 +11,8 @@ from ._changes import (
     RuleChange as RuleChange,
 )
 from ._differences import Difference as Difference
+from ._explain import Explanation as Explanation, Step as Step, Why as Why
+from ._query import LookupOptions as LookupOptions
 from ._settling import FOUND_BY_DUMP as FOUND_BY_DUMP
 from ._staging import (
     EVERYTHING as EVERYTHING,

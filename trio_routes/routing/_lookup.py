@@ -4,45 +4,44 @@
          ▲                │
          └── nothing, throw, or a suppressed answer: the next rule
 
-A rule or route that rejects ends the lookup. Sources: net/core/fib_rules.c, net/ipv4/fib_rules.c,
-net/ipv4/route.c (ip_route_output_key_hash_rcu). The answers are meant to equal RTM_GETROUTE's; where
-a socket's own lookup differs is said at `Query`.
+A rule or route that rejects ends the lookup. What IPv4 does before the rules and after them is in
+`_output_ipv4.py`. Sources: fib_rules_lookup (net/core/fib_rules.c), net/ipv4/fib_rules.c,
+net/ipv6/fib6_rules.c. The answers are meant to equal RTM_GETROUTE's; where a socket's own lookup
+differs is said at `Query`. Not modelled: exceptions for one destination (path MTU, redirects),
+flow labels, tunnel ids; one detail of IPv4 cannot be known (see `_by_rules`).
+
+With a `Trace` the same walk says what it came to (`_explain.py`).
 """
 
 from __future__ import annotations
 
-import attrs
-
 from ..netlink import (
     AF_INET,
     AF_INET6,
-    FR_ACT_BLACKHOLE,
+    FIB_RULE_FIND_SADDR,
+    FR_ACT_GOTO,
+    FR_ACT_NOP,
     FR_ACT_PROHIBIT,
     FR_ACT_TO_TBL,
     FR_ACT_UNREACHABLE,
-    RT_SCOPE_LINK,
     RT_SCOPE_UNIVERSE,
-    RT_TABLE_LOCAL,
     RTN_ANYCAST,
     RTN_BROADCAST,
     RTN_LOCAL,
     RTN_MULTICAST,
-    IPAddress,
+    RTN_THROW,
     NextHop,
 )
-from ._nodes import bodies
+from ._explain import Explanation, Trace, Why
+from ._output_ipv4 import after_tables, before_tables, is_special, on_link
 from ._query import Query
-from ._rules import rules_that_match
+from ._rules import Step, steps_of, table_of, unmet, vrf_of
 from ._source import select_source
-from ._state import State, bare, family_of
-from ._table_lookup import Answer, look_in_table
+from ._state import State
+from ._table_lookup import Answer, search_ipv4, search_ipv6
 from ._values import Kind, Outcome, Resolution, Route, Rule
 
-_RULE_REJECTS = {
-    FR_ACT_BLACKHOLE: Outcome.BLACKHOLE,
-    FR_ACT_UNREACHABLE: Outcome.UNREACHABLE,
-    FR_ACT_PROHIBIT: Outcome.PROHIBITED,
-}
+_RULE_REJECTS = {FR_ACT_UNREACHABLE: Outcome.UNREACHABLE, FR_ACT_PROHIBIT: Outcome.PROHIBITED}
 _KINDS = {
     RTN_LOCAL: Kind.LOCAL,
     RTN_ANYCAST: Kind.LOCAL,
@@ -50,94 +49,166 @@ _KINDS = {
     RTN_MULTICAST: Kind.MULTICAST,
 }
 
+# An enum's member is found by a call into Python, twice as slow as a global, and this one is needed by every lookup.
+_ROUTED = Outcome.ROUTED
+_UNICAST = Kind.UNICAST
 
-def resolve(state: State, query: Query, generation: int = 0) -> Resolution:
+
+def explain(state: State, query: Query, generation: int = 0) -> Explanation:
+    """Answer a query, and say how the answer came about. Pure: no clock, no socket."""
+    trace = Trace(state)
+    resolution = resolve(state, query, generation, trace)
+    return Explanation(query.destination, resolution, tuple(trace.steps))
+
+
+def resolve(state: State, query: Query, generation: int = 0, trace: Trace | None = None) -> Resolution:
     """Answer a query from the tables. Pure: no clock, no socket."""
-    if query.destination.version == 6:
-        query = attrs.evolve(
-            query,
-            destination=bare(query.destination),
-            source=None if query.source is None else bare(query.source),
-        )
-        return _by_rules(state, query, AF_INET6, generation)
-    source = query.source
-    if source is not None and not query.any_source and not _is_own_ipv4(state, source):
-        # ip_route_output_key_hash_rcu(): EINVAL, and connect() could not have chosen it either.
-        return Resolution(Outcome.NO_ROUTE, source=None, generation=generation)
-    if not query.oif:
-        return _by_rules(state, query, AF_INET, generation)
-    link = state.links.get(query.oif)
-    if link is not None and not link.up:
-        return Resolution(Outcome.NO_ROUTE, source=source, generation=generation)
-    found = _by_rules(state, query, AF_INET, generation)
-    if found.outcome is Outcome.ROUTED or not query.onlink_fallback:
-        return found
-    # The kernel takes the tables for wrong then, rejects included, and the destination for being on that link.
-    hop = NextHop(query.oif)
-    source = source or select_source(state, query.destination, hop, RT_SCOPE_LINK)
-    return Resolution(Outcome.ROUTED, hops=(hop,), source=source, generation=generation)
+    if query.oif or query.iif:
+        _enter_vrf(state, query)
+        query.uid = 0 if query.iif else query.uid  # who forwards is nobody
+    if query.family == AF_INET6 or query.iif:
+        return _by_rules(state, query, generation, trace)
+    found = before_tables(state, query, generation, trace)
+    if found is None:
+        found = _by_rules(state, query, generation, trace)
+        if query.oif and query.onlink_fallback and found.outcome is not _ROUTED and not query.vrf:
+            # The kernel takes the tables for wrong then, rejects included, and the destination for being on that link.
+            found = on_link(state, query, query.oif, generation, trace)
+    return after_tables(state, query, found) if is_special(query) else found
 
 
-def _by_rules(state: State, query: Query, family: int, generation: int) -> Resolution:
-    source = query.source
-    for rule in rules_that_match(state, family, query):
-        reject = _RULE_REJECTS.get(rule.action)
-        if reject is not None:
-            return Resolution(reject, rule=rule, source=source, generation=generation)
-        if rule.action != FR_ACT_TO_TBL:
+def _enter_vrf(state: State, query: Query) -> None:
+    """Do what l3mdev_update_flow() does: a VRF's device leads to its table and is no device to leave by. Not run."""
+    query.vrf = vrf_of(state, query.oif) or vrf_of(state, query.iif)
+    if query.vrf and query.vrf == query.oif:
+        query.oif = 0
+
+
+def _by_rules(state: State, query: Query, generation: int, trace: Trace | None) -> Resolution:
+    # One thing cannot be known: until an IPv4 rule was ever added or deleted, even if it is not there any more, the
+    # tables 255 and 254 are one to the kernel, and a longer prefix of 254 wins over a `local` one (fib_unmerge).
+    steps = steps_of(state, query.family)
+    at = 0
+    while at < len(steps):
+        step = steps[at]
+        at += 1
+        if step.conditional and not _applies(state, step, query, trace):
             continue
-        answer = look_in_table(state, family, rule.table, int(query.destination), query)
-        if answer is None:
-            continue
-        if answer.reject is not None:
-            route = Route(answer.body, answer.destination)
-            return Resolution(answer.reject, route=route, rule=rule, source=source, generation=generation)
-        if not _suppressed(state, rule, answer):
-            return _routed(state, query, answer, rule, generation)
-    return Resolution(Outcome.NO_ROUTE, source=source, generation=generation)
+        rule = step.rule
+        if rule.action == FR_ACT_TO_TBL:
+            answer = _in_table(state, step, query, trace)
+            if answer is not None:
+                return _resolution(state, query, answer, rule, generation)
+        elif rule.action == FR_ACT_GOTO:
+            _note(trace, rule, Why.UNRESOLVED if step.target is None else Why.GOTO)
+            at = at if step.target is None else step.target
+        elif rule.action == FR_ACT_NOP:
+            _note(trace, rule, Why.NOP)
+        else:
+            _note(trace, rule, Why.REJECTS)
+            # Any other action is a blackhole to the kernel too.
+            outcome = _RULE_REJECTS.get(rule.action, Outcome.BLACKHOLE)
+            return Resolution(outcome, rule=rule, source=query.source, generation=generation)
+    return Resolution(Outcome.NO_ROUTE, source=query.source, generation=generation)
 
 
-def _is_own_ipv4(state: State, source: IPAddress) -> bool:
-    """__ip_dev_find(): an address of any link, or one that a `local` route of table 255 covers."""
-    return bool(state.addresses.of(source)) or local_route(state, source) is not None
+def _note(trace: Trace | None, rule: Rule, why: Why, detail: str = "") -> None:
+    if trace is not None:
+        trace.rule(rule, why, detail)
 
 
-def local_route(state: State, address: IPAddress) -> Route | None:
-    """The `local` route of table 255 that covers an address (AnyIP); None if there is none."""
-    value = int(bare(address))
-    for prefix_length, node in state.tables[family_of(address)].matching(RT_TABLE_LOCAL, value):
-        for body in bodies(node):
-            if body.type in (RTN_LOCAL, RTN_ANYCAST):
-                shift = state.tables[body.family].width - prefix_length
-                return Route(body, value >> shift << shift)
+def _applies(state: State, step: Step, query: Query, trace: Trace | None) -> bool:
+    """Whether a rule's selectors match, `invert` considered."""
+    selector = unmet(state, step, query)
+    if (selector is None) != step.rule.invert:
+        return True
+    if selector is None:
+        _note(trace, step.rule, Why.INVERTED)
+    else:
+        _note(trace, step.rule, Why.SELECTOR, selector.text(step.rule))
+    return False
+
+
+def _in_table(state: State, step: Step, query: Query, trace: Trace | None) -> Answer | None:
+    """What a rule's table answers, if the rule lets it pass."""
+    rule = step.rule
+    if trace is not None:
+        trace.enters(rule)
+    table = table_of(state, rule, query) if rule.l3mdev else rule.table
+    search = search_ipv4 if query.family == AF_INET else search_ipv6
+    answer = search(state, table, query, trace)
+    # Errors are never suppressed: fib_rules_lookup() asks for it only on success.
+    if answer is not None and step.filters and answer.reject is None and answer.body.type != RTN_THROW:
+        answer = _filtered(state, rule, query, answer, trace)
+    elif answer is None and trace is not None:
+        trace.leaves(rule, Why.EMPTY)
+    if answer is None:
+        return None
+    throws = answer.body.type == RTN_THROW
+    if trace is not None:
+        why = Why.REJECTS if answer.reject else Why.ANSWERS
+        trace.route(answer.body, answer.prefix, Why.THROW if throws else why)
+        trace.leaves(rule, Why.EMPTY if throws else why)
+    return None if throws else answer
+
+
+def _filtered(state: State, rule: Rule, query: Query, answer: Answer, trace: Trace | None) -> Answer | None:
+    """What a rule lets pass of an answer; None if nothing."""
+    left = _unsuppressed(state, rule, answer)
+    if left is not None and _has_source_within(state, rule, query, left):
+        return left
+    if trace is not None:
+        trace.route(answer.body, answer.prefix, Why.ANSWERS)
+        if left is None:
+            trace.leaves(rule, Why.SUPPRESSED, _suppressor_text(rule, answer))
+        else:
+            trace.leaves(rule, Why.SOURCE_OUTSIDE)
     return None
 
 
-def _suppressed(state: State, rule: Rule, answer: Answer) -> bool:
+def _unsuppressed(state: State, rule: Rule, answer: Answer) -> Answer | None:
+    """What a rule's suppressors leave of an answer; None if nothing."""
     if rule.suppress_prefixlength is not None and answer.body.prefix_length <= rule.suppress_prefixlength:
-        return True
+        return None
     if rule.suppress_ifgroup is None:
-        return False
-    links = [state.links.get(hop.ifindex) for hop in answer.hops]
-    return any(link is not None and link.group == rule.suppress_ifgroup for link in links)
+        return answer
+    if answer.body.family == AF_INET:
+        # fib4_rule_suppress() comes before the hash and looks at the first usable member.
+        return None if _is_in_group(state, answer.hops[0], rule.suppress_ifgroup) else answer
+    # IPv6 asks after the hash has chosen: where it chose such a member, the next rule is tried. The others are certain.
+    left = tuple(hop for hop in answer.hops if not _is_in_group(state, hop, rule.suppress_ifgroup))
+    return answer._replace(hops=left) if left else None
 
 
-def _routed(state: State, query: Query, answer: Answer, rule: Rule, generation: int) -> Resolution:
-    return Resolution(
-        outcome=Outcome.ROUTED,
-        kind=_KINDS.get(answer.body.type, Kind.UNICAST),
-        route=Route(answer.body, answer.destination),
-        rule=rule,
-        hops=answer.hops,
-        multipath=answer.multipath,
-        source=query.source or answer.body.prefsrc or _source(state, query.destination, answer),
-        generation=generation,
-    )
+def _is_in_group(state: State, hop: NextHop, group: int) -> bool:
+    link = state.links.get(hop.ifindex)
+    return link is not None and link.group == group
 
 
-def _source(state: State, destination: IPAddress, answer: Answer) -> IPAddress | None:
-    if answer.body.family != AF_INET:
-        return select_source(state, destination, answer.hops[0], RT_SCOPE_UNIVERSE)
-    if answer.body.type == RTN_LOCAL:
-        return destination
-    return select_source(state, destination, answer.hops[0], answer.body.scope)
+def _suppressor_text(rule: Rule, answer: Answer) -> str:
+    if rule.suppress_prefixlength is not None and answer.body.prefix_length <= rule.suppress_prefixlength:
+        return f"suppress_prefixlength {rule.suppress_prefixlength}"
+    return f"suppress_ifgroup {rule.suppress_ifgroup}"
+
+
+def _has_source_within(state: State, rule: Rule, query: Query, answer: Answer) -> bool:
+    """fib6_rule_saddr(): a `from` that was passed over while there was no source is made good for afterwards."""
+    needs_one = query.family == AF_INET6 and bool(rule.flags & FIB_RULE_FIND_SADDR)
+    if not needs_one or query.source is not None or not rule.source_length:
+        return True
+    source = select_source(state, query.destination, answer.hops[0], RT_SCOPE_UNIVERSE)
+    return source is not None and not (int(source) ^ rule.source) >> 128 - rule.source_length
+
+
+def _resolution(state: State, query: Query, answer: Answer, rule: Rule, generation: int) -> Resolution:
+    body, prefix, hops, multipath, reject = answer
+    if reject is not None:
+        return Resolution(reject, route=Route(body, prefix), rule=rule, source=query.source, generation=generation)
+    source = query.source or body.prefsrc
+    if source is None:
+        if body.type == RTN_LOCAL and body.family == AF_INET:
+            source = query.destination
+        else:
+            source = select_source(state, query.destination, hops[0], body.scope)
+    kind = _KINDS.get(body.type, _UNICAST)
+    return Resolution(_ROUTED, kind, Route(body, prefix), rule, hops, multipath, source, generation)

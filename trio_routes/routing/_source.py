@@ -2,20 +2,35 @@
 
 IPv4 follows inet_select_addr() (net/ipv4/devinet.c): on the outgoing link the first primary
 address of fitting scope, one in the gateway's subnet before others; then `lo`; then any link.
-IPv6 follows RFC 6724 section 5, rules 1, 2, 3, 5 and 8 (own address, scope, not deprecated,
-outgoing link, longest common prefix); labels, home addresses and temporary addresses are not
-weighed.
+
+IPv6 follows ipv6_dev_get_saddr() (net/ipv6/addrconf.c), which is RFC 6724 section 5: own address,
+scope, not deprecated, outgoing link, label, temporary, longest common prefix; among equals the
+first that the kernel comes to, an order that it does not tell. Not known here and so assumed: the
+default label table (`ip addrlabel`), and that who has temporary addresses prefers them
+(use_tempaddr=2). Home addresses are not weighed.
 """
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address, ip_network
+from collections.abc import Iterator
 
-from ..netlink import AF_INET, IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_SECONDARY, IFA_F_TENTATIVE, IPAddress, NextHop
+from ..netlink import (
+    AF_INET,
+    AF_INET6,
+    IFA_F_DADFAILED,
+    IFA_F_DEPRECATED,
+    IFA_F_OPTIMISTIC,
+    IFA_F_SECONDARY,
+    IFA_F_TEMPORARY,
+    IFA_F_TENTATIVE,
+    RT_SCOPE_HOST,
+    RT_SCOPE_LINK,
+    IPAddress,
+    NextHop,
+)
+from ._rules import vrf_of
 from ._state import State
-from ._values import Address, Link
-
-_RT_SCOPE_LINK = 253
+from ._values import Address
 
 
 def select_source(state: State, destination: IPAddress, hop: NextHop, scope: int) -> IPAddress | None:
@@ -28,65 +43,125 @@ def select_source(state: State, destination: IPAddress, hop: NextHop, scope: int
       scope: The route's scope (RT_SCOPE_*), which an IPv4 address must reach.
     """
     if destination.version == 4:
-        return _ipv4(state, hop, scope)
-    return _ipv6(state, IPv6Address(int(destination)), hop)
+        return select_ipv4(state, hop.ifindex, scope, hop.gateway)
+    return _select_ipv6(state, int(destination), hop.ifindex)
 
 
-def _ipv4(state: State, hop: NextHop, scope: int) -> IPAddress | None:
-    near = [a for a in state.addresses.on_link(hop.ifindex, AF_INET) if _fits(a, scope)]
-    if hop.gateway is not None:
-        for entry in near:
-            on_link = ip_network(f"{entry.peer or entry.address}/{entry.prefix_length}", strict=False)
-            if hop.gateway.version == 4 and hop.gateway in on_link:
-                return entry.address
-    if near:
-        return near[0].address
-    loopbacks = [link for link in state.links.values() if link.flags & Link.IFF_LOOPBACK]
-    others = [link for link in state.links.values() if not link.flags & Link.IFF_LOOPBACK]
-    for link in (*loopbacks, *others):
-        for entry in state.addresses.on_link(link.ifindex, AF_INET):
-            if _fits(entry, scope) and entry.scope != _RT_SCOPE_LINK:
+# ---- IPv4 ------------------------------------------------------------------------------------------
+
+
+def select_ipv4(state: State, ifindex: int, scope: int, gateway: IPAddress | None = None) -> IPAddress | None:
+    """Choose an IPv4 source address for packets that leave by a link; None where there is none.
+
+    Args:
+      state: The tables.
+      ifindex: The link.
+      scope: RT_SCOPE_*: addresses whose scope is narrower (a greater number) do not serve.
+      gateway: Where the packets go first: an address of its subnet is preferred.
+    """
+    first: IPAddress | None = None
+    for entry in _primary(state, ifindex):
+        if min(entry.scope, RT_SCOPE_HOST) > scope:
+            continue
+        if gateway is None or _has_in_subnet(entry, gateway):
+            return entry.address
+        first = first or entry.address
+    return first or _select_elsewhere(state, ifindex, scope)
+
+
+def _primary(state: State, ifindex: int) -> Iterator[Address]:
+    """A link's primary addresses in the kernel's order."""
+    return (entry for entry in state.addresses.on_link(ifindex, AF_INET) if not entry.flags & IFA_F_SECONDARY)
+
+
+def _has_in_subnet(entry: Address, gateway: IPAddress) -> bool:
+    if gateway.version != 4:
+        return False
+    return not (int(gateway) ^ int(entry.peer or entry.address)) >> (32 - entry.prefix_length)
+
+
+def _select_elsewhere(state: State, ifindex: int, scope: int) -> IPAddress | None:
+    # `lo` is the first of the kernel's list, a VRF's own device takes its place; others in the order of their numbers.
+    # Whether a link is up does not matter.
+    vrf = vrf_of(state, ifindex)
+    for other in ([vrf] if vrf else []) + sorted(state.links):
+        if vrf_of(state, other) != vrf:
+            continue
+        for entry in _primary(state, other):
+            if entry.scope != RT_SCOPE_LINK and entry.scope <= scope:
                 return entry.address
     return None
 
 
-def _fits(entry: Address, scope: int) -> bool:
-    # The kernel's localnet_scope makes 127/8 on other links usable within the host only.
-    return not entry.flags & IFA_F_SECONDARY and entry.scope <= scope
+# ---- IPv6 ------------------------------------------------------------------------------------------
+
+_GLOBAL = 14  # RFC 4291's scope numbers
+_LINK_LOCAL = 2
 
 
-def _ipv6(state: State, destination: IPv6Address, hop: NextHop) -> IPAddress | None:
-    best: tuple[tuple[int, ...], IPAddress] | None = None
-    wanted = _scope(destination)
-    for entry in state.addresses:
-        if entry.address.version != 6 or entry.flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED):
-            continue
-        own = _scope(entry.address)
-        on_way = entry.ifindex == hop.ifindex
-        if wanted <= 2 and not on_way:
-            continue  # a link-local destination means nothing on another link; of a source the kernel does not ask that
-        rank = (
-            entry.address == destination,
-            # Rule 2: the smallest scope that still reaches; too small a one only when nothing else is there.
-            1000 - own if own >= wanted else own,
-            not entry.flags & IFA_F_DEPRECATED,
-            on_way,
-            _common(entry.address, destination, entry.prefix_length),
-        )
-        if best is None or rank > best[0]:
-            best = rank, entry.address
-    return None if best is None else best[1]
+def _select_ipv6(state: State, destination: int, ifindex: int) -> IPAddress | None:
+    candidates = list(_candidates(state, destination, ifindex))
+    if len(candidates) < 2:
+        return candidates[0].address if candidates else None
+    return max(candidates, key=lambda entry: rank_ipv6(entry, destination, ifindex)).address
 
 
-def _scope(address: IPAddress) -> int:
-    """RFC 4291's scope numbers: 1 interface, 2 link, 5 site, 14 global."""
-    value = int(address)
-    if address.is_multicast:
-        return (value >> 112) & 0xF
-    if address.is_loopback or address.is_link_local:
-        return 2
-    return 5 if value >> 118 == 0x3FB else 14
+def rank_ipv6(entry: Address, destination: int, ifindex: int) -> tuple[int, ...]:
+    """How well an address serves as the source for a destination by a link: greater is better."""
+    value, wanted = int(entry.address), _scope(destination)
+    scope = _scope(value)
+    return (
+        value == destination,
+        # Rule 2: the smallest scope that still reaches; too small a one only when nothing else is there.
+        1000 - scope if scope >= wanted else scope,
+        not entry.flags & IFA_F_DEPRECATED,
+        entry.ifindex == ifindex,
+        _label(value) == _label(destination),
+        bool(entry.flags & IFA_F_TEMPORARY),
+        min(entry.prefix_length, 128 - (value ^ destination).bit_length()),
+    )
 
 
-def _common(one: IPAddress, other: IPAddress, limit: int) -> int:
-    return min(limit, 128 - (int(one) ^ int(other)).bit_length())
+def _candidates(state: State, destination: int, ifindex: int) -> Iterator[Address]:
+    # To a multicast group or a link-local address only the outgoing link's own addresses come into question.
+    near = destination >> 120 == 0xFF or _scope(destination) <= _LINK_LOCAL
+    vrf = 0 if near else vrf_of(state, ifindex)
+    # Addresses of links that are down count where they are kept (keep_addr_on_down).
+    for number in (ifindex,) if near else sorted(state.links):
+        if near or vrf_of(state, number) == vrf:
+            yield from (a for a in state.addresses.on_link(number, AF_INET6) if not _is_doubtful(a.flags))
+
+
+def _is_doubtful(flags: int) -> bool:
+    return bool(flags & IFA_F_DADFAILED) or flags & (IFA_F_TENTATIVE | IFA_F_OPTIMISTIC) == IFA_F_TENTATIVE
+
+
+def _scope(value: int) -> int:
+    """The scope of an address as a number of RFC 4291: 1 interface, 2 link, 5 site, 14 global."""
+    first = value >> 118
+    if first == 0x3FA or value == 1:
+        return _LINK_LOCAL  # the loopback address is of link scope (__ipv6_addr_type)
+    if value >> 120 == 0xFF:
+        return value >> 112 & 0xF
+    return 5 if first == 0x3FB else _GLOBAL
+
+
+# net/ipv6/addrlabel.c, ip6addrlbl_init_table: (bits, prefix, label), the longest first. Others are of label 1.
+_LABELS = (
+    (128, 1, 0),
+    (96, 0, 3),
+    (96, 0xFFFF, 4),
+    (32, 0x20010000, 6),
+    (28, 0x2001001, 7),
+    (16, 0x2002, 2),
+    (16, 0x3FFE, 12),
+    (10, 0x3FB, 11),
+    (7, 0x7E, 5),
+)
+
+
+def _label(value: int) -> int:
+    for bits, prefix, label in _LABELS:
+        if value >> (128 - bits) == prefix:
+            return label
+    return 1

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv6Address
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
 
@@ -24,8 +24,13 @@ from ..netlink import (
 from ._tables import RouteTables
 from ._values import Address, Link, Rule
 
+if TYPE_CHECKING:
+    from ._rules import Step
+
 # What makes an address of a link one entry: (ifindex, address, prefix length).
 AddressKey: TypeAlias = tuple[int, IPAddress, int]
+
+_UP_WITH_CARRIER = Link.IFF_UP | Link.IFF_LOWER_UP
 
 
 def family_of(address: IPAddress) -> int:
@@ -46,6 +51,7 @@ class Addresses:
     def __init__(self) -> None:
         self._by_key: dict[AddressKey, Address] = {}
         self._by_address: dict[IPAddress, dict[AddressKey, Address]] = {}
+        self._by_link: dict[tuple[int, int], dict[AddressKey, Address]] = {}
 
     @staticmethod
     def key(address: Address) -> AddressKey:
@@ -58,33 +64,35 @@ class Addresses:
 
     def put(self, key: AddressKey, address: Address | None) -> None:
         """Set or, with None, remove an entry."""
+        link = key[0], family_of(key[1])
         if address is not None:
             known = self._by_key.get(key)
             if known is not None and known.flags & ~address.flags & IFA_F_SECONDARY:
-                del self._by_key[key]  # promoted, it goes behind the other primary ones (__inet_del_ifa)
+                del self._by_key[key], self._by_link[link][key]  # promoted, it goes to the end (__inet_del_ifa)
             self._by_key[key] = address
             self._by_address.setdefault(key[1], {})[key] = address
+            self._by_link.setdefault(link, {})[key] = address
         elif key in self._by_key:
             del self._by_key[key]
             same = self._by_address[key[1]]
             del same[key]
             if not same:
                 del self._by_address[key[1]]
+            del self._by_link[link][key]
 
     def of(self, address: IPAddress) -> tuple[Address, ...]:
         """This address wherever a link has it."""
         return tuple(self._by_address.get(bare(address), {}).values())
 
-    def on_link(self, ifindex: int, family: int) -> Iterator[Address]:
+    def on_link(self, ifindex: int, family: int) -> Iterable[Address]:
         """The addresses of one link and family, in the kernel's order among the primary ones (__inet_insert_ifa).
 
         That is the order in which they came, but of IPv4 those of a narrower scope before the others.
         """
-        version = 4 if family == AF_INET else 6
-        found = [a for a in self._by_key.values() if a.ifindex == ifindex and a.address.version == version]
-        if version == 4 and any(a.scope for a in found):
-            found.sort(key=lambda a: -a.scope)
-        return iter(found)
+        found = self._by_link.get((ifindex, family), {}).values()
+        if family == AF_INET and any(entry.scope for entry in found):
+            return sorted(found, key=lambda entry: -entry.scope)
+        return found
 
     def by_key(self) -> dict[AddressKey, Address]:
         """All entries by their keys, in a dict of the caller's own."""
@@ -103,6 +111,10 @@ def _both_families() -> dict[int, RouteTables]:
 
 def _no_rules() -> dict[int, tuple[Rule, ...]]:
     return {AF_INET: (), AF_INET6: ()}
+
+
+def _none_prepared() -> dict[int, tuple[tuple[Rule, ...], tuple[Step, ...]]]:
+    return {}
 
 
 def _is_host_itself(body: RouteBody) -> bool:
@@ -127,6 +139,7 @@ class State:
       failed: Neighbours whose state is FAILED, as (ifindex, address).
       dead_ways: Next hops, as (route, ifindex), that are dead although their link is up: the link was without
         IPv4 address, or without IPv6, for a moment, and nothing has revived them yet.
+      prepared_rules: By family, the rules that were prepared for lookups, and what came of it (`_rules.py`).
     """
 
     tables: dict[int, RouteTables] = attrs.field(factory=_both_families)
@@ -137,6 +150,7 @@ class State:
     ignoring_linkdown: set[tuple[int, int]] = attrs.field(factory=set[tuple[int, int]])
     failed: set[tuple[int, IPAddress]] = attrs.field(factory=set[tuple[int, IPAddress]])
     dead_ways: set[tuple[RouteBody, int]] = attrs.field(factory=set[tuple[RouteBody, int]])
+    prepared_rules: dict[int, tuple[tuple[Rule, ...], tuple[Step, ...]]] = attrs.field(factory=_none_prepared)
 
     def passes_over_linkdown(self, family: int, ifindex: int) -> bool:
         """Whether routes by a link without carrier are passed over there.
@@ -159,14 +173,15 @@ class State:
 
         Those flags change without a notification, the link's do not; so they are not stored with the route.
         """
-        if self.dead(body, hop):
+        if self.dead_ways and (body, hop.ifindex) in self.dead_ways:
             return False
         link = self.links.get(hop.ifindex)
         if link is None:  # not told of yet
             return True
-        if _is_host_itself(body):
+        flags = link.flags
+        if flags & _UP_WITH_CARRIER == _UP_WITH_CARRIER or _is_host_itself(body):
             return True
-        return bool(link.flags & Link.IFF_LOWER_UP) or not self.passes_over_linkdown(body.family, hop.ifindex)
+        return bool(flags & Link.IFF_UP) and not self.passes_over_linkdown(body.family, hop.ifindex)
 
     def has_address(self, address: IPAddress, ifindex: int) -> bool:
         """Whether a link has an address that counts as there (tentative and deprecated do, DADFAILED does not)."""

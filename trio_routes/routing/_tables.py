@@ -11,7 +11,7 @@ bodies are one object here, the scan compares identities and runs no `__eq__` or
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from random import Random
 from typing import TypeAlias
@@ -94,6 +94,22 @@ class RouteTables:
             self._nodes_at(key[0], key[1])[key[2]] = node
         elif key[:2] in self._nodes:
             self._nodes[key[:2]].pop(key[2], None)
+
+    def search(self, table: int) -> Sequence[tuple[int, int, Nodes]]:
+        """A table as the longest-prefix search wants it: (prefix length, mask, nodes) of every length, longest first.
+
+        The node of a length that covers an address is ``nodes.get(address & mask)``. The lookup runs that loop
+        itself: a generator in between would cost as much again as the loop.
+        """
+        return self._search.get(table, ())
+
+    def longest(self, table: int, destination: int) -> Node | None:
+        """The node of the longest prefix that covers `destination`; None if no prefix does."""
+        for _, mask, nodes in self._search.get(table, ()):
+            node = nodes.get(destination & mask)
+            if node is not None:
+                return node
+        return None
 
     def matching(self, table: int, destination: int) -> Iterator[tuple[int, Node]]:
         """Yield (prefix length, node) of every prefix that covers `destination`, longest first."""

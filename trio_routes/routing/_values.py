@@ -112,6 +112,7 @@ class Link:
     master: int = 0
     group: int = 0
     address: bytes = b""
+    vrf_table: int = 0
 
     IFF_UP = 0x1
     IFF_LOOPBACK = 0x8
@@ -148,6 +149,7 @@ class Link:
             master=message.master,
             group=message.group,
             address=message.address,
+            vrf_table=message.vrf_table,
         )
 
 
@@ -188,6 +190,9 @@ class Resolution:
       multipath: Whether the kernel chooses among `hops` by hash.
       source: The source address that the kernel would choose (or that was given); None where it has none.
       generation: The cache's generation when this was looked up.
+      refused: The error where the kernel refuses the question itself: EINVAL for an address that can be no
+        source or no destination, ENODEV for a device that is not there. 0 where it looks up; the outcome of
+        a refusal is NO_ROUTE.
     """
 
     outcome: Outcome
@@ -198,6 +203,20 @@ class Resolution:
     multipath: bool = False
     source: IPAddress | None = None
     generation: int = attrs.field(default=0, eq=False)
+    refused: int = 0
+
+    @property
+    def errno(self) -> int:
+        """The error that a connect() would give, 0 if none.
+
+        Not quite the outcome's: a *rule's* "unreachable" is ENETUNREACH, a route's EHOSTUNREACH
+        (fib4_rule_action, fib_props).
+        """
+        if self.refused:
+            return self.refused
+        if self.outcome is Outcome.UNREACHABLE and self.route is None:
+            return errno.ENETUNREACH
+        return self.outcome.errno
 
     @property
     def gateways(self) -> tuple[IPAddress, ...]:
