@@ -7,7 +7,6 @@ limits"), under the names that a run prints.
 from __future__ import annotations
 
 import errno
-from collections.abc import Hashable
 from itertools import product
 from typing import Final
 
@@ -65,9 +64,9 @@ def _rank(question: Question, entry: Address) -> tuple[int, int]:
     return entry.scope, min(entry.prefix_length, 128 - differing.bit_length())
 
 
-def explain_routes(key: Hashable, mine: tuple[RouteBody, ...], theirs: tuple[RouteBody, ...]) -> str | None:
+def explain_routes(family: int, mine: tuple[RouteBody, ...], theirs: tuple[RouteBody, ...]) -> str | None:
     """Name the class of a difference between two nodes, followed and dumped; None if there is none."""
-    if not (isinstance(key, tuple) and key[1] == AF_INET6):
+    if family != AF_INET6:
         return None
     groups = {slot_of(body) for body in theirs if joins_siblings(body) and len(body.nexthops) > 1}
     if groups:

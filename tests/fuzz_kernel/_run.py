@@ -9,14 +9,14 @@ from random import Random
 
 import attrs
 
-from . import _known
 from ._changes import Step
 from ._ground import Ground
+from ._known import explain_routes
 from ._questions import Asker
-from ._twins import Twin, picture
+from ._twins import DeadKey, RouteKey, Twin, picture
 
 # What comes late (addresses after their detection's worker, a carrier) is there within this many seconds.
-_LATE = 1.5
+LATE = 1.5
 
 
 @attrs.define
@@ -48,10 +48,17 @@ class Mismatch(AssertionError):  # noqa: N818  # what a test found, as pytest's 
     def __init__(self, steps: Iterable[Step], what: Sequence[str]) -> None:
         super().__init__("\n".join(what))
         self.steps = tuple(steps)
-        self.kind = what[0].splitlines()[0].partition(", (")[0]
+        self.kind = what[0].splitlines()[0].partition(", key=")[0]
 
 
-def run(next_step: Callable[[], Step | None], *, seed: int = 0, lookups: int = 4, count: Count | None = None) -> Count:
+def run(
+    next_step: Callable[[], Step | None],
+    *,
+    seed: int = 0,
+    lookups: int = 4,
+    count: Count | None = None,
+    late: float = LATE,
+) -> Count:
     """Do steps until there is none; returns what was done.
 
     Args:
@@ -59,6 +66,7 @@ def run(next_step: Callable[[], Step | None], *, seed: int = 0, lookups: int = 4
       seed: Chooses the lookups.
       lookups: How many after each step.
       count: Where to count.
+      late: Seconds that what comes late is waited for.
 
     Raises:
       Mismatch: After a step.
@@ -71,7 +79,7 @@ def run(next_step: Callable[[], Step | None], *, seed: int = 0, lookups: int = 4
             while (step := next_step()) is not None:
                 done.append(step)
                 runner.do(step)
-                left = runner.compare()
+                left = runner.compare(late)
                 if left:
                     raise Mismatch(done, left)
                 # The same questions after the same step, whatever was left out before it.
@@ -119,9 +127,9 @@ class _Runner:
             self._ground.await_carrier()
         self._count.asked_again += self._followed.catch_up()
 
-    def compare(self) -> list[str]:
+    def compare(self, late: float) -> list[str]:
         """Say where the cache differs from a dump and goes on doing so."""
-        until = time.monotonic() + _LATE
+        until = time.monotonic() + late
         while True:
             left, known = self._differences()
             if not left or time.monotonic() > until:
@@ -139,13 +147,19 @@ class _Runner:
         known: Counter[str] = Counter()
         if mine == theirs:
             return left, known
+        explained: set[object] = set()
+        # Routes come before their dead ways in a picture.
         for key in {**mine, **theirs}:
             one, other = mine.get(key), theirs.get(key)
             if one == other:
                 continue
             why = None
-            if isinstance(key, tuple) and key[0] == "route":
-                why = _known.explain_routes(key, one or (), other or ())  # type: ignore[arg-type]  # what a picture holds there
+            if isinstance(key, RouteKey):
+                why = explain_routes(key.family, one or (), other or ())  # type: ignore[arg-type]  # as in `picture`
+                if why is not None:
+                    explained.add(key)
+            elif isinstance(key, DeadKey) and key.route in explained:
+                continue  # a route that the dump does not show has no ways in it
             if why is not None:
                 known[why] += 1
             else:

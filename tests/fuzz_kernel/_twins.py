@@ -6,16 +6,35 @@ import math
 from collections.abc import Hashable
 from typing import TypeAlias
 
+import attrs
+
 from trio_routes._follow import Follower, _Why
 from trio_routes._subscription import GROUPS
 from trio_routes.netlink import AF_INET, AF_INET6, IFA_F_SECONDARY, Channel, LinuxKernel, RouteBody
 from trio_routes.routing import Cache, ChangeBatch
 from trio_routes.routing._nodes import bodies
 from trio_routes.routing._state import State
+from trio_routes.routing._tables import NodeKey
 
 from ._ground import Ground
 
 Picture: TypeAlias = dict[Hashable, object]
+
+
+@attrs.frozen
+class RouteKey:
+    """What stands in a picture for the routes of a prefix."""
+
+    family: int
+    key: NodeKey
+
+
+@attrs.frozen
+class DeadKey:
+    """What stands in a picture for those of a route's ways that are dead."""
+
+    route: RouteKey
+    body: RouteBody
 
 
 class Twin:
@@ -94,11 +113,12 @@ def picture(state: State) -> Picture:
     seen: Picture = {}
     for family, tables in state.tables.items():
         for key, node in tables.items():
-            seen["route", family, key] = bodies(node)
+            route = RouteKey(family, key)
+            seen[route] = bodies(node)
             for body in bodies(node):
                 dead = _dead_ways(state, body)
                 if dead:
-                    seen["dead", family, key, body.priority, body.tos, body.nexthops] = dead
+                    seen[DeadKey(route, body)] = dead
     for family in (AF_INET, AF_INET6):
         seen["rules", family] = state.rules[family]
     seen |= {("link", ifindex): link for ifindex, link in state.links.items()}

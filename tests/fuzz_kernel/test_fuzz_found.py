@@ -9,6 +9,10 @@ from ._run import replay
 pytestmark = pytest.mark.netns
 
 
+def _ways(*ways: str) -> str:
+    return " ".join(f"nexthop via 2001:db8:{way}" for way in ways)
+
+
 async def test_a_promoted_address_goes_behind_the_other_primary_ones() -> None:
     replay(
         ("sysctl net.ipv4.conf.d0.promote_secondaries=1",),
@@ -32,10 +36,7 @@ async def test_an_ipv6_route_s_own_mtu_follows_its_link_s() -> None:
 
 async def test_an_appended_sibling_s_attributes_are_its_own() -> None:
     replay(
-        (
-            "-6 route prepend 2001:db8:f::7/128 table main metric 10"
-            " nexthop via 2001:db8:1::1 dev d1 nexthop via 2001:db8:1::2 dev d1",
-        ),
+        (f"-6 route prepend 2001:db8:f::7/128 table main metric 10 {_ways('1::1 dev d1', '1::2 dev d1')}",),
         ("-6 route append 2001:db8:f::7/128 table main metric 10 src 2001:db8:2::10 via 2001:db8:2::1 dev d2",),
         ("-6 route append 2001:db8:f::7/128 table main metric 10 pref high via 2001:db8:0::1 dev d0 onlink",),
     )
@@ -43,10 +44,7 @@ async def test_an_appended_sibling_s_attributes_are_its_own() -> None:
 
 async def test_a_way_that_a_dump_shows_dead_lives_if_its_link_came_up_meanwhile() -> None:
     replay(
-        (
-            "-6 route add 2001:db8:1::/64 table main metric 20 nexthop via 2001:db8:0::1 dev d0 weight 3"
-            " nexthop via 2001:db8:1::2 dev d1 nexthop via 2001:db8:2::1 dev d2",
-        ),
+        (f"-6 route add 2001:db8:1::/64 metric 20 {_ways('0::1 dev d0', '1::2 dev d1', '2::1 dev d2')}",),
         ("link set d1 down",),
         (
             "audit",
@@ -60,7 +58,7 @@ async def test_a_way_that_a_dump_shows_dead_lives_if_its_link_came_up_meanwhile(
 
 async def test_ipv6_ways_come_alive_with_the_carrier_and_not_with_an_address() -> None:
     replay(
-        ("-6 route add 2001:db8:f::/48 nexthop via 2001:db8:0::2 dev d0 nexthop via 2001:db8:2::1 dev d2",),
+        (f"-6 route add 2001:db8:f::/48 {_ways('0::2 dev d0', '2::1 dev d2')}",),
         ("far link set p2 down",),
         ("link set d2 down",),
         ("link set d2 up",),

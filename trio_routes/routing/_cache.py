@@ -268,7 +268,13 @@ class Cache:
         entry = address_of(message)
         key = Addresses.key(entry)
         self._editor.touch(Part.ADDRESSES, key)
-        if gone:
+        if gone and self.state.addresses.get(key) is None:
+            # Told twice, or of one that nobody heard of. What it would imply is a guess; the kernel is asked.
+            part = ROUTES_OF.get(message.family)
+            if part is not None:
+                self._editor.contest(part)
+                self._editor.suspect.add(part)
+        elif gone:
             self._editor.set_address(key, None, "RTM_DELADDR")
             implied.by_address(self._editor, entry.ifindex, entry.address, None)
         else:

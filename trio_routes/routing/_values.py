@@ -66,10 +66,11 @@ class Route:
     @property
     def destination(self) -> IPNetwork:
         """The prefix that the route serves."""
+        # Host bits, which a kernel never sends, are no reason to fail in whoever looks at a route.
         body = self.body
         if body.family == AF_INET:
-            return IPv4Network((self.address, body.prefix_length))
-        return IPv6Network((self.address, body.prefix_length))
+            return IPv4Network((self.address, body.prefix_length), strict=False)
+        return IPv6Network((self.address, body.prefix_length), strict=False)
 
     @property
     def table(self) -> int:
