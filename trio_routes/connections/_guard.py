@@ -107,7 +107,9 @@ class Guard(AbstractContextManager["Connection", bool]):
 
     def __del__(self) -> None:
         # A guard that was made and never entered: its reference would keep the record alive.
-        self._release()
+        if not self._released:
+            self._released = True
+            self._registry.drop(self._connection)
 
     def _release(self) -> None:
         if not self._released:

@@ -44,6 +44,7 @@ class Reassessor:
     """
 
     def __init__(self, registry: Registry, cache: JudgedCache, *, apply_pending: Callable[[], None]) -> None:
+        self._registry = registry
         self._court = registry.court
         self._docket = registry.court.docket
         self._cache = cache
@@ -51,6 +52,7 @@ class Reassessor:
 
     def touch(self, batch: ChangeBatch) -> None:
         """Have the connections judged that a batch can touch. Not a checkpoint; call it after each applied batch."""
+        self._registry.sweep()
         self._court.touch(batch)
         if self._docket.dirty or self._docket.next_deadline <= trio.current_time():
             self._docket.ring()

@@ -1,8 +1,9 @@
 """The registry: one record per socket, shared by all guards and wrappers, found by the kernel's cookie.
 
 It keeps no socket alive: records hold the owner's objects weakly, and one that is collected takes
-its record with it. References of the callbacks only note what was collected, because they run
-wherever the collector does, in the middle of anything; the next call sweeps up.
+its record with it. The callbacks of references, and the finalisers of guards and streams, only note
+what was collected, because they run wherever the collector does: in the middle of anything, in any
+thread. The next call sweeps up.
 """
 
 from __future__ import annotations
@@ -101,6 +102,7 @@ class Registry:
         self._records: dict[Hashable, Connection] = {}
         self._lost: dict[Hashable, Connection] = {}
         self._collected: deque[Hashable] = deque()
+        self._dropped: deque[Connection] = deque()
         self._on_collected = self._note_collected
         self._serial = itertools.count(1)
         self._closed = False
@@ -141,7 +143,7 @@ class Registry:
         """
         if self._closed:
             raise trio.ClosedResourceError("the pt is closed")
-        self._sweep()
+        self.sweep()
         connection = self._find(what)
         if connection is not None:
             self._check_same_peer(connection, peer)
@@ -227,6 +229,10 @@ class Registry:
             del self._records[record.key]
             self.court.close(connection)
 
+    def drop(self, connection: Connection) -> None:
+        """Note a reference that nobody gave back. For finalisers; does nothing but that."""
+        self._dropped.append(connection)
+
     def lose(self, connection: Connection, verdict: Verdict | None = None, cause: str = "") -> None:
         """End a connection now, as if the judge had said so: for a reset that comes while SUSPECT, and for tests.
 
@@ -244,7 +250,7 @@ class Registry:
 
     def find(self, what: object) -> Connection | None:
         """The connection of a stream or socket; None if it is not registered, or was lost. Not a checkpoint."""
-        self._sweep()
+        self.sweep()
         try:
             return self._find(what)
         except trio.ClosedResourceError:
@@ -266,11 +272,11 @@ class Registry:
 
     def __iter__(self) -> Iterator[Connection]:
         """The connections in use, in the order of their registration; the lost ones are in `history`."""
-        self._sweep()
+        self.sweep()
         return iter(list(self._records.values()))
 
     def __len__(self) -> int:
-        self._sweep()
+        self.sweep()
         return len(self._records)
 
     @property
@@ -280,7 +286,7 @@ class Registry:
 
     def statistics(self) -> RegistryStatistics:
         """Count. Walks through all connections: not for hot paths."""
-        self._sweep()
+        self.sweep()
         counters = self.court.counters
         return RegistryStatistics(
             registered=len(self._records),
@@ -320,8 +326,10 @@ class Registry:
         if isinstance(reference, _Reference):
             self._collected.append(reference.key)
 
-    def _sweep(self) -> None:
-        """Drop the records of sockets that were collected."""
+    def sweep(self) -> None:
+        """Give back what was dropped, and drop the records of sockets that were collected."""
+        while self._dropped:
+            self.release(self._dropped.popleft())
         while self._collected:
             key = self._collected.popleft()
             lost = self._lost.get(key)

@@ -157,7 +157,9 @@ class GuardedStream(trio.abc.HalfCloseableStream):
 
     def __del__(self) -> None:
         # Dropped without aclose(): one reference less, while the socket may well live on with another owner.
-        self._release()
+        if not self._released:
+            self._released = True
+            self._registry.drop(self.connection)
 
     def _release(self) -> None:
         if not self._released:
