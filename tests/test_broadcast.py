@@ -376,3 +376,10 @@ async def test_a_closed_pulse_ends_those_who_wait_and_those_who_come() -> None:
         pulse.close()
     with pytest.raises(trio.ClosedResourceError):
         await pulse.wait_beyond(-1)
+
+
+async def test_what_is_no_event_class_is_refused() -> None:
+    bus = Broadcast()
+    for kind in (int, "RouteAdded", None):
+        with pytest.raises(TypeError, match="is no event class"):
+            bus.subscribe(kind)  # type: ignore[arg-type]  # what a caller without a type checker may pass

@@ -152,9 +152,14 @@ class Broadcast:
           buffer: How many unread events are kept, at least 1.
 
         Raises:
+          TypeError: One of `kinds` is no event class.
           ValueError: `buffer` is under 1.
-          trio.ClosedResourceError: The pt has closed. Raised by the call itself, as the other is.
+          trio.ClosedResourceError: The pt has closed. Raised by the call itself, as the others are.
         """
+        for kind in kinds:
+            # What a caller without a type checker may pass would be subscribed to for ever and never come.
+            if not (isinstance(kind, type) and issubclass(kind, Event)):
+                raise TypeError(f"{kind!r} is no event class")
         if buffer < 1:
             raise ValueError(f"a subscription needs room for at least one event, not {buffer}")
         if self._closed:

@@ -15,6 +15,7 @@ from tests.connections._world import LOCAL, OTHER_PEER, PEER, UPLINK, V6_PEER, W
 from trio_routes._errors import NoRouteError, RouteLostError
 from trio_routes.connections._connect import adopt, in_order_of_attempts, open_ssl_over_tcp_stream, open_tcp_stream
 from trio_routes.connections._hints import TcpHints
+from trio_routes.connections._options import ConnectOptions
 from trio_routes.connections._policy import Policy
 from trio_routes.connections._verdict import Standing, Verdict
 from trio_routes.netlink import (
@@ -348,3 +349,18 @@ async def test_a_dead_link_is_no_way_though_the_route_is_there(world: World) -> 
     with pytest.raises(NoRouteError, match="carrier lost"):
         await open_tcp_stream(world.ground, PEER, 5432)
     assert world.cache.link(UPLINK) is not None
+
+
+@pytest.mark.parametrize(
+    ("port", "options", "said"),
+    [
+        (70_000, {}, "0 to 65535, not 70000"),
+        (80, {"mark": 2**33}, "32 bits"),
+        (80, {"happy_eyeballs_delay": -1.0}, "0 or more seconds"),
+    ],
+)
+async def test_a_mistake_of_the_callers_is_named_and_not_grouped(
+    world: World, port: int, options: ConnectOptions, said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        await open_tcp_stream(world.ground, PEER, port, **options)

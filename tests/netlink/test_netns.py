@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import socket
+import threading
+from ipaddress import IPv6Address
 from pathlib import Path
 
 import pytest
+import trio
 
+from tests.lab.waiting import until
 from trio_routes import testing
 from trio_routes.netlink import LinuxKernel, _netns
 from trio_routes.netlink._netns import entered, open_netns
@@ -86,3 +91,46 @@ async def test_a_kernels_sockets_belong_to_its_namespace_and_the_thread_does_not
         kernel.close()
         other.close()
     assert os.fstat(host.netns)  # only our own descriptor was closed
+
+
+def test_what_is_no_network_namespace_is_refused_at_once(tmp_path: Path) -> None:
+    """Later it would pass for a kernel that refuses netlink, and nothing would be monitored."""
+    before = len(os.listdir("/proc/self/fd"))
+    (tmp_path / "file").touch()
+    for named in (str(tmp_path / "file"), "/proc/self/ns/mnt"):
+        with pytest.raises(OSError, match="cannot enter the network namespace"):
+            LinuxKernel(named)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_a_link_that_is_not_there_leaves_no_socket_behind() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match=r"No such device|no interface"):
+        await LinuxKernel().connect_tcp(IPv6Address("fe80::1%nosuch"), 9)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_a_look_up_that_is_given_up_keeps_the_namespace_to_its_end_and_no_longer(
+    lab: testing.Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = lab.host("device")
+    before = len(os.listdir("/proc/self/fd"))
+    asked, answer, seen = trio.Event(), threading.Event(), list[tuple[int, int]]()
+    token = trio.lowlevel.current_trio_token()
+
+    def slow(*_: object, **__: object) -> list[object]:
+        token.run_sync_soon(asked.set)
+        answer.wait(5)
+        seen.append(where())
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    kernel = LinuxKernel(host.netns)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(kernel.resolve, "db.example", 5432)
+        await asked.wait()
+        nursery.cancel_scope.cancel()
+    kernel.close()
+    answer.set()
+    await until(lambda: len(os.listdir("/proc/self/fd")) == before)
+    assert seen == [behind(host.netns)]

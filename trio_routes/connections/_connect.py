@@ -294,8 +294,16 @@ async def open_tcp_stream(
     Raises:
       NoRouteError: No address has a route, or the route went while connecting.
       OSError: The name does not resolve, or no address answered.
+      ValueError: A port, mark or delay that cannot be.
       trio.ClosedResourceError: The pt is closed.
     """
+    # Here, and not in the attempts: a mistake of the caller's is no reason why an address failed.
+    if not 0 <= port <= 0xFFFF:
+        raise ValueError(f"a port is a number from 0 to 65535, not {port}")
+    if mark is not None and not 0 <= mark <= 0xFFFFFFFF:
+        raise ValueError(f"a mark is a number of 32 bits, not {mark}")
+    if happy_eyeballs_delay is not None and not happy_eyeballs_delay >= 0:
+        raise ValueError(f"happy_eyeballs_delay must be 0 or more seconds, not {happy_eyeballs_delay}")
     target = f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
     addresses = in_order_of_attempts(await addresses_of(ground.kernel, host, port))
     if not addresses:

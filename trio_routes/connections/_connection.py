@@ -47,7 +47,8 @@ class Loss:
 
     def describe(self) -> str:
         """The loss in one line, the same in errors, cancellation reasons and logs."""
-        return f"{self.verdict.value}: {self.after}, before: {self.before} ({self.cause})"
+        after = "" if str(self.after) == self.verdict.value else f": {self.after}"
+        return f"{self.verdict.value}{after}, before: {self.before} ({self.cause})"
 
     def __str__(self) -> str:
         return self.describe()

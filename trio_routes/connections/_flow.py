@@ -44,6 +44,9 @@ _ECN_BITS: Final = 0x03
 _DEEPEST: Final = 16  # layers of wrapped streams; more is a circle
 
 
+_EVERYBODY = IPv4Address("255.255.255.255")
+
+
 def _why_unjudged(flow: Flow) -> str:
     if flow.protocol not in ("tcp", "udp"):
         return f"{flow.protocol} is neither TCP nor UDP"
@@ -52,6 +55,8 @@ def _why_unjudged(flow: Flow) -> str:
         return "it has no peer"
     if peer.is_multicast:
         return "its peer is a multicast group"
+    if peer == _EVERYBODY:
+        return "it is broadcast"
     if peer.is_loopback and (local is None or local.is_loopback):
         return "it goes from loopback to loopback"
     return ""

@@ -115,10 +115,18 @@ class LinuxKernel:
 
     Raises:
       FileNotFoundError: There is no such namespace.
+      OSError: It is no network namespace, or may not be entered.
     """
 
     def __init__(self, netns: str | int | None = None) -> None:
         self._netns = None if netns is None else open_netns(netns)
+        try:
+            # Now: later it would pass for a kernel that refuses netlink, and nothing would be monitored.
+            with entered(self._netns):
+                pass
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Let go of the namespace; sockets made in it live on."""
@@ -140,12 +148,20 @@ class LinuxKernel:
             answers = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             found = [answer[4] for answer in answers]
         else:
+            await trio.lowlevel.checkpoint()
+            # Its own: a cancelled look-up goes on in its thread, and the pt may close the namespace meanwhile. With a
+            # limiter of its own, too, nothing can come between this line and the thread that closes it.
+            own = os.dup(netns)
 
             def there() -> list[_SockAddr]:
-                with entered(netns):
-                    return [answer[4] for answer in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+                try:
+                    with entered(own):
+                        return [answer[4] for answer in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+                finally:
+                    os.close(own)
 
-            found = await trio.to_thread.run_sync(there, abandon_on_cancel=True)
+            limiter = trio.CapacityLimiter(1)
+            found = await trio.to_thread.run_sync(there, abandon_on_cancel=True, limiter=limiter)
         return list(dict.fromkeys(_addresses(found)))
 
     async def connect_tcp(
@@ -160,9 +176,9 @@ class LinuxKernel:
         """Make one TCP connection; see `Kernel.connect_tcp`. A checkpoint."""
         family = socket.AF_INET if address.version == 4 else socket.AF_INET6
         with entered(self._netns):
-            sock = trio.socket.socket(family, socket.SOCK_STREAM)
             target = _sockaddr(address, port)
             bind_to = None if local_address is None else _sockaddr(local_address, 0)
+            sock = trio.socket.socket(family, socket.SOCK_STREAM)
         try:
             if device is not None:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode() + b"\0")
@@ -198,8 +214,8 @@ class LinuxKernel:
     async def _listening(self, address: IPAddress, port: int, backlog: int | None) -> trio.socket.SocketType:
         family = socket.AF_INET if address.version == 4 else socket.AF_INET6
         with entered(self._netns):
-            sock = trio.socket.socket(family, socket.SOCK_STREAM)
             here = _sockaddr(address, port)
+            sock = trio.socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:

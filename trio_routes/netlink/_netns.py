@@ -13,6 +13,8 @@ import os
 from collections.abc import Generator
 from contextlib import contextmanager
 
+import trio
+
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 _NAMED = "/run/netns"  # where ip-netns(8) keeps its names
 _MINE = "/proc/thread-self/ns/net"  # the calling thread's, not the process's
@@ -47,6 +49,7 @@ def open_netns(netns: str | int) -> int:
 
 
 @contextmanager
+@trio.lowlevel.enable_ki_protection  # Ctrl-C must not leave the thread elsewhere
 def entered(fd: int | None) -> Generator[None]:
     """Be in the namespace behind `fd` for a synchronous block; None stays where the thread is."""
     if fd is None:
