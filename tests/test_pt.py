@@ -126,6 +126,26 @@ async def test_every_change_is_told_as_what_it_is_and_in_libwebsockets_words(
             assert down[0].generation > added[0].generation
 
 
+async def test_a_gateway_that_goes_and_comes_back_at_once_is_a_change_all_the_same(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Many networks have a gateway of the same address; a route by another metric alone is no change."""
+    kernel = FakeKernel()
+    kernel.add_link("wlan0").add_address("192.0.2.2/24")
+    kernel.add_route("default", via="192.0.2.1")
+    async with open_pt(kernel=kernel) as pt:
+        with pt.subscribe(GatewayChanged) as events:
+            kernel.delete_route("default", via="192.0.2.1")
+            kernel.add_route("default", via="192.0.2.1")
+            await kernel.settle()
+            (changed,) = await drain(events)
+            assert isinstance(changed, GatewayChanged) and changed.before == changed.after != ()
+            kernel.add_route("default", via="192.0.2.1", metric=500)
+            kernel.delete_route("default", via="192.0.2.1", metric=0)
+            await kernel.settle()
+            assert await drain(events) == []
+
+
 async def test_a_lost_connection_is_told_once_and_stays_in_the_history(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

@@ -117,7 +117,8 @@ class GatewayChanged(Event):
       family: AF_INET or AF_INET6.
       table: The table's number.
       before: Next hops with a gateway, the preferred first, before.
-      after: The same, after.
+      after: The same, after; equal to `before` where they went and came back at once: it may be another network's
+        gateway of the same address.
     """
 
     family: int

@@ -36,14 +36,16 @@ class Editor:
         self.recording = False
         self.suspect: set[Part] = set()
         self._gateways_before: dict[tuple[int, int], tuple[NextHop, ...]] = {}
+        self._gateways_moved: set[tuple[int, int]] = set()
 
     def take_batch(self) -> ChangeBatch:
         """Hand over what changed since the last call."""
         for (family, table), before in self._gateways_before.items():
             after = self._gateways(self.state.tables[family].get((table, 0, 0)))
-            if after != before:
+            if after != before or (family, table) in self._gateways_moved:
                 self.batch.gateways.append(GatewayChange(family, table, before, after))
         self._gateways_before.clear()
+        self._gateways_moved.clear()
         batch, self.batch = self.batch, ChangeBatch()
         return batch
 
@@ -72,6 +74,9 @@ class Editor:
         if key[1] == 0:
             self._remember_gateways(family, key[0], tables.get(key))
         tables.put(key, routes)
+        if key[1] == 0 and self._gateways(tables.get(key)) != self._gateways_before[family, key[0]]:
+            # Gone and back within one batch is a change as well: many networks have a gateway of the same address.
+            self._gateways_moved.add((family, key[0]))
 
     def drop_routes(self, family: int, dying: Iterable[tuple[NodeKey, tuple[RouteBody, ...]]], cause: str) -> None:
         """Remove routes that the kernel removed without a word: (prefix, routes of it that went)."""
