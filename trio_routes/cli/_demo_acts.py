@@ -117,8 +117,9 @@ async def lose_the_wifi(loss: Loss, family: Literal[4, 6], say: Say) -> ActResul
             with trio.move_on_after(_ACT_BOUND / 2):
                 await client.lost.wait()
             if client.error is not None:
-                # The witness may get its turn after us: then it was at once.
-                result.ended_after = max(0.0, client.ended_at - await scene.witness.first_since(before))
+                heard = await scene.witness.first_since(before)
+                # The witness may get its turn after us; then the beginning of the deed is the only bound there is.
+                result.ended_after = client.ended_at - (heard if heard <= client.ended_at else before)
                 result.reason = client.error.verdict.value
                 say(f"guarded: ended {in_words(result.ended_after)} after the kernel's message: {client.error}")
             result.expectations["the guarded one ended promptly"] = (

@@ -70,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _log_to_stderr(arguments.verbose)
         status = command.run(arguments)
         # Here, where a reader that went away can still be dealt with; at exit it would be a traceback.
-        sys.stdout.flush()
+        if sys.stdout is not None:  # `>&-`
+            sys.stdout.flush()
     except (Exception, KeyboardInterrupt, BaseExceptionGroup) as error:
         ending = _ending(error)
         if ending is None:
