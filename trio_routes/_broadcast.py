@@ -156,6 +156,7 @@ class Broadcast:
           ValueError: `buffer` is under 1.
           trio.ClosedResourceError: The pt has closed. Raised by the call itself, as the others are.
         """
+        kind: object
         for kind in kinds:
             # What a caller without a type checker may pass would be subscribed to for ever and never come.
             if not (isinstance(kind, type) and issubclass(kind, Event)):

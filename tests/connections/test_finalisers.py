@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from typing import Self
 
 import pytest
 import trio
@@ -20,7 +19,7 @@ class App:
 
     def __init__(self, stream: GuardedStream) -> None:
         self.stream = stream
-        self.me: Self = self
+        self.me = self
 
 
 @pytest.fixture
