@@ -26,6 +26,7 @@ from ._events import (
     RouteRemoved as RouteRemoved,
     RouteReplaced as RouteReplaced,
     RuleChanged as RuleChanged,
+    Woke as Woke,
 )
 from ._pt import Pt as Pt, open_pt as open_pt
 from ._routes import Routes as Routes

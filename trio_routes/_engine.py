@@ -18,10 +18,12 @@ import trio
 from ._announce import announce
 from ._broadcast import Broadcast, Pulse
 from ._errors import KernelRefusedError
+from ._events import Woke
 from ._follow import Follower
 from ._selfcheck_answers import Question
 from ._services import Services
 from ._statistics import Statistics
+from ._waking import Waking
 from .connections import Ground, Policy, Reassessor, Registry
 from .netlink import Channel, Kernel
 from .portal import Detector, PortalConfig
@@ -53,6 +55,7 @@ class Engine:
         if self._channel is not None:
             self._follower = Follower(self._channel, self.cache, self._on_batch, peers=self._questions)
         self._reassessor = Reassessor(self.registry, self.cache, apply_pending=self._apply_pending)
+        self._waking = Waking(self._on_waking)
         self.detector: Detector = Detector(kernel, portal, self.broadcast.publish, lambda: self.cache.generation)
         self.ground: Ground = Ground(kernel, self.cache, self.registry, self.pulse, self._is_monitoring)
 
@@ -73,6 +76,7 @@ class Engine:
                 yield Question(flow.peer, flow.local, flow.device or 0, flow.mark, flow.tos, flow.uid or 0)
 
     def _on_batch(self, batch: ChangeBatch) -> None:
+        self._waking.look()  # before anybody becomes suspect of what the machine did to fall asleep
         # First who may be affected is marked, so that nobody who reads a standing from an event sees a stale one.
         self._reassessor.touch(batch)
         announce(batch, self.broadcast, trio.current_time())
@@ -81,7 +85,15 @@ class Engine:
             self.detector.trigger("the gateways of a default route changed")
         self._reassessor.take_turn()
 
+    def _on_waking(self, slept_seconds: float) -> None:
+        log.info("the machine slept for %.0f s", slept_seconds)
+        self._reassessor.woke(slept_seconds)
+        self.broadcast.publish(
+            Woke(generation=self.cache.generation, time=trio.current_time(), slept_seconds=slept_seconds)
+        )
+
     def _apply_pending(self) -> None:
+        self._waking.look()
         if self._follower is not None:
             self._follower.apply_pending()
 
@@ -95,6 +107,7 @@ class Engine:
                 self._close_channel()
                 self._channel = self._follower = None
         await services.start(self._reassessor.run)
+        await services.start(self._waking.run)
         await services.start(self.detector.run)
 
     def close(self) -> None:

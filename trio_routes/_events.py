@@ -177,6 +177,17 @@ class PortalChanged(Event):
 
 
 @attrs.frozen(kw_only=True)
+class Woke(Event):
+    """The machine slept for more than 20 s, and is awake.
+
+    Attributes:
+      slept_seconds: For how long.
+    """
+
+    slept_seconds: float
+
+
+@attrs.frozen(kw_only=True)
 class Resynced(Event):
     """Notifications were lost and the tables were read anew; what differed was published as events before this one.
 

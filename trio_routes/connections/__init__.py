@@ -14,6 +14,7 @@ from ._listeners import (
 )
 from ._options import ConnectOptions as ConnectOptions
 from ._policy import Policy as Policy, Probe as Probe
+from ._prober import Askable as Askable, ProbeAnswer as ProbeAnswer
 from ._reassess import Reassessor as Reassessor
 from ._reconnect import (
     DEFAULT_BACKOFF as DEFAULT_BACKOFF,

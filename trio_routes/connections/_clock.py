@@ -29,6 +29,9 @@ BOUND_SECONDS = 30.0
 WAKING_SECONDS = 10.0
 """After waking, Wi-Fi association and DHCP need so long."""
 
+LONG_SLEEP_SECONDS = 600.0
+"""Over this, who translates may well have forgotten a connection; keepalive is often set to more than that."""
+
 
 class Mode(enum.Enum):
     """What a suspect connection is waiting for."""

@@ -10,7 +10,8 @@ import trio
 
 from ..routing import Outcome, Resolution
 from ._clock import Stand, good
-from ._flow import Flow
+from ._evidence import Mark
+from ._flow import AnySocket, Flow
 from ._policy import Policy, Probe
 from ._verdict import Standing, Verdict
 
@@ -36,6 +37,7 @@ class Loss:
       generation: The cache's generation then.
       time: `trio.current_time()` then.
       cause: The kernel's message, or what else it was.
+      evidence: What asking the far side brought; "" where nobody was asked.
     """
 
     verdict: Verdict
@@ -44,11 +46,13 @@ class Loss:
     generation: int
     time: float
     cause: str
+    evidence: str = ""
 
     def describe(self) -> str:
         """The loss in one line, the same in errors, cancellation reasons and logs."""
         after = "" if str(self.after) == self.verdict.value else f": {self.after}"
-        return f"{self.verdict.value}{after}, before: {self.before} ({self.cause})"
+        reasons = f"{self.cause}; {self.evidence}" if self.evidence else self.cause
+        return f"{self.verdict.value}{after}, before: {self.before} ({reasons})"
 
     def __str__(self) -> str:
         return self.describe()
@@ -92,7 +96,11 @@ class Record:
       born_broken: There was no working path when it was registered, and none was seen since.
       unfit: It lives though the model says that it cannot: not judged any more.
       onlink: Its path is IPv4's "on the link that it is bound to" for want of a route.
-      asking: Ends the task that asks about it.
+      asking: Ends the task of the application's own probe.
+      note: What asking the far side has brought so far, if anything.
+      mark: How far it had got half a second after the last change; None while it is good, or that is to come.
+      doubted: The machine slept so long that its path says nothing.
+      was_reset: It was lost by a reset, of which its tasks may know.
       bundle: Where the index has it; None while it is not filed.
       place: Its key among the peers in the index.
     """
@@ -115,8 +123,29 @@ class Record:
     unfit: bool = False
     onlink: bool = False
     asking: trio.CancelScope | None = None
+    note: str = ""
+    mark: Mark | None = None
+    doubted: bool = False
+    was_reset: bool = False
     bundle: Bundle | None = None
     place: int = 0
+
+
+def owned_socket(record: Record) -> AnySocket | None:
+    """A socket by which its owner still has a connection open; None if there is none."""
+    for reference in record.sockets:
+        item = reference()
+        if isinstance(item, AnySocket) and item.fileno() != -1:
+            return item
+    return None
+
+
+def is_closed_by_owner(record: Record) -> bool:
+    """Whether the owner has closed the socket without telling: nobody wants to hear of it any more."""
+    objects = [reference() for reference in record.sockets]
+    return bool(objects) and all(
+        item is None or (isinstance(item, AnySocket) and item.fileno() == -1) for item in objects
+    )
 
 
 class Settler(Protocol):

@@ -7,7 +7,7 @@ Everything is synchronous: between two checkpoints of anybody a connection is wh
 
 from __future__ import annotations
 
-import logging
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
@@ -15,19 +15,14 @@ from typing import TYPE_CHECKING, Protocol
 import attrs
 import trio
 
-from .._events import (
-    ConnectionLost,
-    ConnectionRecovered,
-    ConnectionRerouted,
-    ConnectionSuspect,
-    Event,
-)
+from .._events import Event
 from ..netlink import AF_INET, AF_INET6
 from . import _clock as clock
-from ._connection import Acquittal, Connection, Loss, Record
-from ._disconnect import disconnect
+from ._connection import Acquittal, Connection, Loss, Record, is_closed_by_owner, owned_socket
+from ._disconnect import cut
 from ._docket import Docket
-from ._flow import AnySocket, is_abortable
+from ._evidence import SETTLED_SECONDS, is_acknowledged, mark_of
+from ._herald import Counters, Herald
 from ._index import Index, needs_of
 from ._judge import (
     Finding,
@@ -37,17 +32,14 @@ from ._judge import (
     judge,
     may_be_stale,
 )
+from ._tcp_info import has_error, read_tcp_info
 from ._verdict import Standing, Verdict, VerdictClass
 
 if TYPE_CHECKING:
     from ..routing import ChangeBatch, RouteChange
 
-_logger = logging.getLogger(__name__)
-
 _UNCHANGED = clock.good()
 MOST_KNOWN_HOPS = 4
-ASKING_SECONDS = 10.0
-"""How long an answer is waited for at most (rule J5)."""
 
 
 class JudgedCache(View, Protocol):
@@ -64,15 +56,24 @@ class JudgedCache(View, Protocol):
         ...
 
 
-@attrs.define
-class Counters:
-    """What the court did, ever."""
+class Asker(Protocol):
+    """Whoever asks about connections."""
 
-    judged: int = 0
-    suspected: int = 0
-    recovered: int = 0
-    rerouted: int = 0
-    lost: int = 0
+    def can_ask(self, connection: Connection) -> bool:
+        """Whether there is anybody to ask."""
+        ...
+
+    def ask(self, connection: Connection) -> float:
+        """Begin to ask; when silence will be an answer."""
+        ...
+
+    def stop(self, connection: Connection) -> None:
+        """Ask no more."""
+        ...
+
+    def look(self, connection: Connection) -> None:
+        """Hear what has been said by now, before silence counts."""
+        ...
 
 
 class Court:
@@ -89,14 +90,15 @@ class Court:
         self.cache = cache
         self.index: Index = Index()
         self.docket: Docket = Docket()
-        self.counters: Counters = Counters()
         self.history: deque[Connection] = deque(maxlen=256)
-        self.ask: Callable[[Connection], None] | None = None
-        """Starts asking about a connection; None while nobody can."""
-        self._publish = publish
+        self.asker: Asker | None = None
+        """Asks about connections; None while nobody can."""
+        self._herald = Herald(publish, lambda: cache.generation)
+        self.counters: Counters = self._herald.counters
         self._monitoring = monitoring
         self._ended = ended
         self._ipv6_generation = 0
+        self._awake_at = -math.inf
 
     @property
     def blind(self) -> bool:
@@ -137,7 +139,7 @@ class Court:
         """Forget a connection that nobody uses any more, or that was lost."""
         self.index.remove(connection)
         self.docket.forget(connection)
-        self._stop_asking(connection.record)
+        self._stop_asking(connection)
 
     # ---- judging ---------------------------------------------------------------------------
 
@@ -149,6 +151,9 @@ class Court:
         self.counters.judged += 1
         first = not record.judged
         finding = self._find_first(connection) if first else self._find(connection)
+        if record.doubted and finding.verdict.keeps:
+            # Its path is the same, and whoever translates beyond has had the time to forget it: nothing here tells.
+            finding = attrs.evolve(finding, verdict=Verdict.EGRESS_CHANGED)
         if self._is_as_before(connection, finding):
             return
         moved = finding.hops != record.hops
@@ -178,22 +183,80 @@ class Court:
         """Judge a connection whose deadline has passed once more, and decide about it if nothing changed that."""
         record = connection.record
         self.judge(connection, self.docket.dirty.pop(connection, record.cause))
+        self._hear(connection)
         if not record.stand.suspect or record.stand.deadline > trio.current_time():
             return
+        asked = record.stand.mode is clock.Mode.ASKING
         decision = self._decide(connection)
         if decision is clock.Decision.CLOSE:
-            self.end(connection, record.stand.verdict, record.cause)
+            note = f"no answer{' but one' if record.note else ''} when it was asked" if asked else ""
+            self.end(connection, record.stand.verdict, record.cause, evidence=note)
         elif decision is clock.Decision.LEAVE:
             record.stand = clock.left(record.stand)
         else:
-            assert self.ask is not None
-            record.stand = clock.asking(record.stand, trio.current_time() + ASKING_SECONDS)
+            assert self.asker is not None
+            self.counters.asked += 1
+            record.note = ""
+            record.stand = clock.asking(record.stand, self.asker.ask(connection))
             self.docket.watch(connection)
-            self.ask(connection)
+
+    def _hear(self, connection: Connection) -> None:
+        """Let evidence speak before a deadline does."""
+        record = connection.record
+        if not record.stand.suspect or record.stand.deadline > trio.current_time():
+            return
+        if record.stand.mode is clock.Mode.ASKING:
+            if self.asker is not None:
+                self.asker.look(connection)
+            return
+        sock = owned_socket(record)
+        info = None if sock is None else read_tcp_info(sock)
+        if sock is None or info is None:
+            return
+        if info.closed:
+            if has_error(sock):
+                self.end(connection, record.stand.verdict, record.cause, evidence="reset meanwhile", reset=True)
+            else:
+                self.gone(connection)  # both sides had finished
+        elif record.mark is not None and is_acknowledged(record.mark, info):
+            self._acquit(connection, "acknowledged data")
+
+    def mark(self, connection: Connection) -> None:
+        """Note how far a suspect connection has got, half a second after the change (rule J4)."""
+        record = connection.record
+        sock = owned_socket(record)
+        if record.stand.suspect and sock is not None:
+            info = read_tcp_info(sock)
+            record.mark = None if info is None else mark_of(info)
+
+    def woke(self, slept_seconds: float) -> None:
+        """The machine has slept: give the network time to come back (rule J7).
+
+        After a long sleep, those that can be asked about are: who translates has forgotten idle connections by then.
+        """
+        t = trio.current_time()
+        self._awake_at = t + clock.WAKING_SECONDS
+        for connection in list(self.index):
+            record = connection.record
+            moved = clock.woken(record.stand, t)
+            if moved is not record.stand:
+                record.stand = moved
+                self._mark_later(connection)
+                self.docket.watch(connection)
+            if slept_seconds >= clock.LONG_SLEEP_SECONDS and self.asker is not None and self.asker.can_ask(connection):
+                record.doubted = True
+                self.docket.mark([connection], f"the machine slept for {slept_seconds:.0f} s")
+        self.docket.ring()
+
+    def _mark_later(self, connection: Connection) -> None:
+        """What was first sent by the path of now is evidence; what was sent until it settles is not."""
+        connection.record.mark = None
+        if connection.flow.protocol == "tcp":
+            self.docket.mark_at(trio.current_time() + SETTLED_SECONDS, connection)
 
     def _find(self, connection: Connection) -> Finding:
         record = connection.record
-        return judge(connection.flow, record.known, self.cache, onlink=record.onlink)
+        return judge(connection.flow, record.known, self.cache, onlink=record.onlink, before=record.before)
 
     def _find_first(self, connection: Connection) -> Finding:
         record, flow = connection.record, connection.flow
@@ -218,27 +281,28 @@ class Court:
             record.known = record.hops  # no baseline yet: the first path that there is
         slow = not verdict.keeps and has_slow_cause(record.before, self.cache)
         wait = connection.policy.wait(verdict, slow=slow)
+        if wait:
+            wait = max(wait, self._awake_at - t)
         stand = clock.on_verdict(old, verdict, t, wait=wait, slow=slow, moved=moved)
         if not stand.suspect:
             self._keep(connection, stand)
             return
-        if _is_closed_by_owner(record):
+        if is_closed_by_owner(record):
             self.close(connection)
             return
         if verdict is not old.verdict or not old.suspect:
             record.cause = cause
         record.stand = stand
         if stand.mode is not clock.Mode.ASKING:
-            self._stop_asking(record)
+            self._stop_asking(connection)
         if wait == 0 and not first and self._decide(connection) is clock.Decision.CLOSE:
             # No wait was asked for: not even for what else may be readable by now.
             self.end(connection, verdict, cause)
             return
         if not old.suspect:
-            self.counters.suspected += 1
-            _logger.info("%s: suspect: %s (%s)", connection, verdict.value, cause)
-            generation = self.cache.generation
-            self._publish(ConnectionSuspect(generation=generation, time=t, connection=connection, verdict=verdict))
+            self._herald.suspect(connection)
+        if not old.suspect or verdict is not old.verdict or moved:
+            self._mark_later(connection)
         if stand.deadline != old.deadline:
             self.docket.watch(connection)
 
@@ -248,42 +312,22 @@ class Court:
         verdict = stand.verdict
         record.stand = stand
         record.cause = ""
-        self._stop_asking(record)
+        record.doubted = False
+        self._stop_asking(connection)
         if verdict.keeps or verdict.cls is VerdictClass.UNCERTAIN:
             record.born_broken = False
             record.before = record.now
             if verdict is not Verdict.UNCHANGED:
                 _learn(record)
         if was_suspect:
-            self._recovered(connection, "its path is back" if verdict.keeps else "its policy")
+            self._herald.recovered(connection, "its path is back" if verdict.keeps else "its policy")
         if verdict is Verdict.REROUTED:
-            self.counters.rerouted += 1
-            self._publish(
-                ConnectionRerouted(
-                    generation=self.cache.generation,
-                    time=trio.current_time(),
-                    connection=connection,
-                    before=before,
-                    after=record.now,
-                )
-            )
-
-    def _recovered(self, connection: Connection, acquitted_by: str) -> None:
-        self.counters.recovered += 1
-        _logger.info("%s: good again: %s", connection, acquitted_by)
-        self._publish(
-            ConnectionRecovered(
-                generation=self.cache.generation,
-                time=trio.current_time(),
-                connection=connection,
-                acquitted_by=acquitted_by,
-            )
-        )
+            self._herald.rerouted(connection, before)
 
     def _file(self, connection: Connection) -> None:
         """Put a connection where the next change that matters to it will find it."""
         record, local = connection.record, connection.flow.local
-        if record.stand.standing is Standing.LOST or record.unfit or _is_closed_by_owner(record):
+        if record.stand.standing is Standing.LOST or record.unfit or is_closed_by_owner(record):
             return
         holders = (address.ifindex for address in self.cache.addresses_of(local)) if local is not None else ()
         stale = record.acquittal is not None and record.acquittal.ipv6_generation >= 0
@@ -297,13 +341,9 @@ class Court:
         return clock.at_deadline(
             stand,
             doubtful=record.born_broken or stale,
-            can_ask=self._can_ask(record),
+            can_ask=self.asker is not None and self.asker.can_ask(connection),
             close_unasked=self._closes_unasked(connection, stale=stale),
         )
-
-    def _can_ask(self, record: Record) -> bool:
-        """Whether anybody can be asked about a connection: the joint between J8 and whoever asks."""
-        return record.probe is not None and self.ask is not None
 
     def _closes_unasked(self, connection: Connection, *, stale: bool) -> bool:
         """What to do with a verdict that ought to be asked about, and cannot be (rule J8)."""
@@ -317,28 +357,60 @@ class Court:
             return True  # Policy.immediate(): every closing verdict closes
         return is_likely_translated(connection.flow, record.hops, self.cache)
 
-    def answered(self, connection: Connection, *, accepted: bool, by: str) -> None:
+    # ---- what asking brings ----------------------------------------------------------------
+
+    def answered(self, connection: Connection, *, accepted: bool, by: str, reset: bool = False) -> None:
         """Take the answer of whoever was asked about a connection.
 
         Args:
           connection: The one that was asked about; nothing happens if things have changed since.
           accepted: Whether the far side takes the connection as it comes now.
-          by: Who or what answered, for events.
+          by: Who or what answered, for events and losses.
+          reset: The answer was a reset: there is no connection any more, whatever is judged.
         """
-        self.settle(connection)
+        if not reset:
+            self.settle(connection)
         record = connection.record
         if record.stand.mode is not clock.Mode.ASKING or not record.stand.suspect:
             return
-        record.asking = None
         if accepted:
+            self._stop_asking(connection)
             self._acquit(connection, by)
-        elif not self.adjourned:  # else its deadline ends it, once somebody can be judged again
-            self.end(connection, record.stand.verdict, record.cause)
+        elif reset or not self.adjourned:  # else its deadline ends it, once somebody can be judged again
+            evidence = by if reset else f"{by} said no"
+            self.end(connection, record.stand.verdict, record.cause, evidence=evidence, reset=reset)
+
+    def prolong(self, connection: Connection, until: float, note: str) -> None:
+        """Whoever asks about a connection takes its silence for an answer at `until` only."""
+        record = connection.record
+        if record.stand.suspect and record.stand.mode is clock.Mode.ASKING:
+            record.note = note
+            record.stand = clock.asking(record.stand, until)
+            self.docket.watch(connection)
+
+    def reset(self, connection: Connection) -> None:
+        """One of its tasks had an error that may be a reset: so it is, if it is suspect and has no peer any more."""
+        self.settle(connection)
+        record = connection.record
+        sock = owned_socket(record)
+        info = None if sock is None else read_tcp_info(sock)
+        if record.stand.suspect and info is not None and info.closed:
+            evidence = "reset while suspect"
+            self.end(connection, record.stand.verdict, record.cause, evidence=evidence, reset=True)
+
+    def gone(self, connection: Connection) -> None:
+        """A connection has ended of itself, or by its owner: there is nothing to be lost."""
+        record = connection.record
+        if record.stand.standing is not Standing.LOST:
+            record.unfit = True
+            record.stand = clock.good(Verdict.UNJUDGED)
+        self.close(connection)
 
     def _acquit(self, connection: Connection, by: str) -> None:
         """Evidence overrules the model (rules J1, J4, J6)."""
         record = connection.record
         verdict = record.stand.verdict
+        record.doubted = False
         if record.born_broken and verdict.cls is VerdictClass.CERTAIN:
             record.unfit = True
             record.stand = clock.good(Verdict.UNJUDGED)
@@ -353,7 +425,7 @@ class Court:
             record.acquittal = Acquittal(verdict, record.hops, self._ipv6_generation if stale else -1)
             record.stand = clock.good(verdict)
             self._file(connection)
-        self._recovered(connection, by)
+        self._herald.recovered(connection, by)
 
     def _still_holds(self, acquittal: Acquittal, finding: Finding) -> bool:
         return (
@@ -364,31 +436,39 @@ class Court:
 
     # ---- ending ----------------------------------------------------------------------------
 
-    def end(self, connection: Connection, verdict: Verdict, cause: str) -> None:
+    def end(
+        self, connection: Connection, verdict: Verdict, cause: str, *, evidence: str = "", reset: bool = False
+    ) -> None:
         """Lose a connection: LOST, the event, the scopes cancelled, the socket disconnected; in this order.
 
         The scopes come before the socket so that tasks in a guard's body get Cancelled, not an error.
+
+        Args:
+          connection: Which.
+          verdict: Why.
+          cause: What happened, in the kernel's words.
+          evidence: What else there is to say for it: what asking brought.
+          reset: Its socket was reset from outside: its tasks may know already.
         """
         record, t = connection.record, trio.current_time()
-        loss = Loss(verdict, record.before, record.now, self.cache.generation, t, cause)
-        record.stand, record.loss = clock.lost(record.stand, verdict), loss
+        loss = Loss(verdict, record.before, record.now, self.cache.generation, t, cause, evidence)
+        record.stand, record.loss, record.was_reset = clock.lost(record.stand, verdict), loss, reset
         self.close(connection)
-        self.counters.lost += 1
         self.history.append(connection)
-        _logger.info("%s: lost: %s", connection, loss)
-        self._publish(ConnectionLost(generation=loss.generation, time=t, connection=connection, loss=loss))
+        self._herald.lost(connection, loss)
         scopes, record.scopes = record.scopes, ()
         if scopes:
             reason = connection.sentence()
             for scope in scopes:
                 scope.cancel(reason=reason)
-        _cut(connection)
+        for reference in record.sockets:
+            if cut(reference(), connection.flow):
+                break
         self._ended(connection)
 
-    def _stop_asking(self, record: Record) -> None:
-        scope, record.asking = record.asking, None
-        if scope is not None:
-            scope.cancel(reason="what was asked about is settled")
+    def _stop_asking(self, connection: Connection) -> None:
+        if self.asker is not None:
+            self.asker.stop(connection)
 
 
 def _is_ipv6(change: RouteChange) -> bool:
@@ -400,23 +480,3 @@ def _learn(record: Record) -> None:
     """Let the path of now join the known ones, first; the oldest goes."""
     older = [hop for hop in record.known if hop not in record.hops]
     record.known = (*record.hops, *older)[:MOST_KNOWN_HOPS]
-
-
-def _is_closed_by_owner(record: Record) -> bool:
-    """Whether the owner has closed the socket without telling: nobody wants to hear of it any more."""
-    objects = [reference() for reference in record.sockets]
-    return bool(objects) and all(
-        item is None or (isinstance(item, AnySocket) and item.fileno() == -1) for item in objects
-    )
-
-
-def _cut(connection: Connection) -> None:
-    """End the connection itself, if it is a stream; a datagram socket is left for its owner to bind anew."""
-    for reference in connection.record.sockets:
-        item = reference()
-        if isinstance(item, AnySocket):
-            if connection.flow.protocol == "tcp" and disconnect(item):
-                return
-        elif is_abortable(item):
-            item.abort()
-            return

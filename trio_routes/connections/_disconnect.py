@@ -18,7 +18,7 @@ import socket
 import struct
 from collections.abc import Callable
 
-from ._flow import AnySocket
+from ._flow import AnySocket, Flow, is_abortable
 
 _logger = logging.getLogger(__name__)
 
@@ -46,6 +46,19 @@ def _libc_shutdown() -> Callable[[int, int], int]:
     function.restype = ctypes.c_int
     shutdown: Callable[[int, int], int] = function
     return shutdown
+
+
+def cut(item: object, flow: Flow) -> bool:
+    """End a connection by one of its owner's objects, if it is a stream's; False where that one was of no use.
+
+    A datagram socket is left for its owner to bind anew.
+    """
+    if isinstance(item, AnySocket):
+        return flow.protocol == "tcp" and disconnect(item)
+    if not is_abortable(item):
+        return False
+    item.abort()
+    return True
 
 
 def disconnect(sock: AnySocket) -> bool:

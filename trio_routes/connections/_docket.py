@@ -7,6 +7,7 @@ the task is busy are one ring.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ class Docket:
         self.dirty: dict[Connection, str] = {}
         """To be judged again, with the cause."""
         self._deadlines: list[tuple[float, int, Connection]] = []
+        self._marks: deque[tuple[float, Connection]] = deque()
         self._entries = 0
         self._compact_at = _SPARE_ENTRIES
         self._bell, self._rung = trio.open_memory_channel[None](1)
@@ -57,6 +59,22 @@ class Docket:
             self._compact_at = 2 * len(self._deadlines) + _SPARE_ENTRIES
         if self._deadlines[0][2] is connection:
             self.ring()  # the task's timer is set too late for it
+
+    def mark_at(self, t: float, connection: Connection) -> None:
+        """Have a connection's progress noted at `t`; for each call a later time than for the one before."""
+        self._marks.append((t, connection))
+        if len(self._marks) == 1:
+            self.ring()
+
+    def pop_mark(self, t: float) -> Connection | None:
+        """Take out one connection whose progress was to be noted by `t`."""
+        return self._marks.popleft()[1] if self._marks and self._marks[0][0] <= t else None
+
+    @property
+    def next_time(self) -> float:
+        """When there is anything to do, though nothing changes; inf for never."""
+        deadline = self.next_deadline
+        return min(deadline, self._marks[0][0]) if self._marks else deadline
 
     def forget(self, connection: Connection) -> None:
         """Drop a connection that ended. Its deadline goes by itself."""

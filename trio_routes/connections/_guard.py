@@ -7,6 +7,7 @@ The registry cancels the guard's scope when it ends the connection. What leaves 
     Cancelled of this scope, alone or a group of them     one bare RouteLostError
     nothing (it met no checkpoint after the loss)         nothing; `connection.loss` tells
     RouteLostErrors of this connection only               one bare RouteLostError
+    errors of a socket that was reset while suspect       one bare RouteLostError, also where the body heard of it first
     Cancelled of an outer scope, RouteLostErrors or not   that Cancelled: the outer scope wins
     anything else, whatever is beside it                  that, as it is, with a note of the loss
 
@@ -17,9 +18,10 @@ The registry cancels the guard's scope when it ends the connection. What leaves 
 
 from __future__ import annotations
 
+import ssl
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, cast, final
 
 import trio
 
@@ -82,6 +84,9 @@ class Guard(AbstractContextManager["Connection", bool]):
         traceback: TracebackType | None,
     ) -> bool:
         connection = self._connection
+        if exc is not None and _tells_of_a_reset(exc):
+            # The body of a bare stream hears of a reset from its socket. While the path is in doubt that is its loss.
+            self._registry.lose_if_reset(connection)
         connection.detach(self._scope)
         self._release()
         remaining = exc
@@ -135,7 +140,25 @@ class Guard(AbstractContextManager["Connection", bool]):
         return going_on
 
     def _is_own_loss(self, error: BaseException) -> bool:
-        return isinstance(error, RouteLostError) and error.connection is self._connection
+        if isinstance(error, RouteLostError):
+            return error.connection is self._connection
+        return self._connection.record.was_reset and _is_reset(error)
+
+
+def _is_reset(error: BaseException) -> bool:
+    """Whether an error may be a socket's or a bare stream's after a reset. A TLS alert is the peer's own affair."""
+    if isinstance(error, RouteLostError):
+        return False
+    if isinstance(error, trio.BrokenResourceError):
+        return not isinstance(error.__cause__, ssl.SSLError)
+    return isinstance(error, (ConnectionError, TimeoutError))
+
+
+def _tells_of_a_reset(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        parts = cast("BaseExceptionGroup[BaseException]", error).exceptions
+        return any(map(_tells_of_a_reset, parts))
+    return _is_reset(error)
 
 
 def guard(

@@ -22,7 +22,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 import attrs
 
-from ..netlink import IPAddress
+from ..netlink import AF_INET, RTPROT_RA, IPAddress
 from ..routing import Address, Kind, Link, Outcome, Resolution, Route
 from ._flow import Flow
 from ._verdict import Verdict
@@ -129,13 +129,13 @@ def hops_of(resolution: Resolution, flow: Flow, view: View) -> Hops:
         return LOCAL_HOPS
     kind = resolution.kind
     hops = tuple(Hop(kind, hop.ifindex, hop.gateway) for hop in resolution.hops)
-    if not resolution.multipath:
+    if not resolution.multipath or flow.family != AF_INET:
         return hops
-    # With the source given, the kernel always takes the live member whose own address it is.
+    # With the source given, IPv4 always takes the live member whose own address it is (fib_select_path).
     return tuple(hop for hop in hops if _holds(hop, flow, view)) or hops
 
 
-def judge(flow: Flow, known: Hops, view: View, *, onlink: bool = False) -> Finding:
+def judge(flow: Flow, known: Hops, view: View, *, onlink: bool = False, before: Resolution | None = None) -> Finding:
     """Say what became of a connection's path.
 
     Args:
@@ -144,12 +144,16 @@ def judge(flow: Flow, known: Hops, view: View, *, onlink: bool = False) -> Findi
         any, the first path that works is taken for it.
       view: The routing cache as it is now.
       onlink: See `resolve`.
+      before: The resolution under which the connection was last good, if it was.
     """
     if flow.unjudged:
         return Finding(Verdict.UNJUDGED, Resolution(Outcome.NO_ROUTE), ())
     resolution = resolve(flow, view, onlink=onlink)
     now = hops_of(resolution, flow, view)
-    return Finding(_verdict(flow, known or now, resolution, now, view), resolution, now)
+    verdict = _verdict(flow, known or now, resolution, now, view)
+    if verdict is Verdict.UNCHANGED and before is not None and (_is_hashed(before) or _is_hashed(resolution)):
+        verdict = _of_members(flow, before, resolution, view)
+    return Finding(verdict, resolution, now)
 
 
 def _verdict(flow: Flow, known: Hops, resolution: Resolution, now: Hops, view: View) -> Verdict:
@@ -172,6 +176,30 @@ def _verdict(flow: Flow, known: Hops, resolution: Resolution, now: Hops, view: V
     if any(hop.ifindex == other.ifindex for hop in now for other in known):
         return Verdict.GATEWAY_CHANGED
     return Verdict.EGRESS_CHANGED
+
+
+def _is_hashed(resolution: Resolution) -> bool:
+    # Routers that advertise themselves are several ways and yet no multipath route: one in use stays in use.
+    route = resolution.route
+    return resolution.multipath and (route is None or route.body.protocol != RTPROT_RA)
+
+
+def _of_members(flow: Flow, before: Resolution, now: Resolution, view: View) -> Verdict:
+    """Say whether a flow may have changed its member of a multipath route, though some members are as before.
+
+    IPv6 picks the member by a hash of the flow that is not to be known here, even against the one whose own address
+    the source is, and deals the hashes out anew when a member comes, goes or changes its weight (measured). Where the
+    source is on none of their links the flow is routed, whichever it takes.
+    """
+    if flow.family == AF_INET or before.outcome is not Outcome.ROUTED:
+        return Verdict.UNCHANGED
+    then, members = (
+        {(hop.ifindex, hop.gateway, hop.weight) for hop in resolution.hops} for resolution in (before, now)
+    )
+    links = {ifindex for ifindex, _, _ in then | members}
+    if then == members or not any(flow.local is not None and view.has_address(flow.local, link) for link in links):
+        return Verdict.UNCHANGED
+    return Verdict.EGRESS_CHANGED if len(links) > 1 else Verdict.GATEWAY_CHANGED
 
 
 def source_there(flow: Flow, view: View) -> bool:

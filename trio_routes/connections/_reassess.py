@@ -8,7 +8,6 @@ them in one go would stop the loop for seconds.
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable
@@ -16,15 +15,12 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from . import _clock as clock
-from ._connection import Connection
+from ._asker import Asker
 
 if TYPE_CHECKING:
     from ..routing import ChangeBatch
     from ._court import JudgedCache
     from ._registry import Registry
-
-_logger = logging.getLogger(__name__)
 
 CHUNK = 50
 """The most connections that are judged between two checkpoints: cancelling costs 11 µs a scope."""
@@ -70,35 +66,26 @@ class Reassessor:
             connection, cause = self._docket.pop_dirty()
             self._court.judge(connection, cause)
 
-    def woke(self) -> None:
+    def woke(self, slept_seconds: float = 0.0) -> None:
         """The machine has slept: give every suspect connection time for the network to come back (rule J7)."""
-        t = trio.current_time()
-        for connection in list(self._court.index):
-            record = connection.record
-            moved = clock.woken(record.stand, t)
-            if moved is not record.stand:
-                record.stand = moved
-                self._docket.watch(connection)
+        self._court.woke(slept_seconds)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Judge and decide until cancelled."""
         async with trio.open_nursery() as nursery:
-
-            def ask(connection: Connection) -> None:
-                scope = connection.record.asking = trio.CancelScope()
-                nursery.start_soon(self._ask, connection, scope, name="trio_routes: probe")
-
-            self._court.ask = ask
+            asker = Asker(self._court, nursery)
+            nursery.start_soon(asker.run, name="trio_routes: asking")
+            self._court.asker = asker
             task_status.started()
             try:
                 while True:
                     # While nobody may be judged, a deadline that passes must not keep the task awake.
                     adjourned = self._court.adjourned
-                    await self._docket.wait(math.inf if adjourned else self._docket.next_deadline)
+                    await self._docket.wait(math.inf if adjourned else self._docket.next_time)
                     while self._work():  # noqa: ASYNC110 -- each turn does work, and nobody rings for it
                         await trio.lowlevel.checkpoint()
             finally:
-                self._court.ask = None
+                self._court.asker = None
 
     def _work(self) -> bool:
         """Do one chunk; True if there is more to do."""
@@ -109,7 +96,10 @@ class Reassessor:
         for _ in range(CHUNK):
             if court.adjourned:
                 return False
-            if docket.dirty:
+            suspect = docket.pop_mark(trio.current_time())
+            if suspect is not None:
+                court.mark(suspect)
+            elif docket.dirty:
                 connection, cause = docket.pop_dirty()
                 court.judge(connection, cause)
             else:
@@ -119,16 +109,4 @@ class Reassessor:
                 court.due(due)
             if time.perf_counter() > end:
                 break
-        return bool(docket.dirty) or docket.next_deadline <= trio.current_time()
-
-    async def _ask(self, connection: Connection, scope: trio.CancelScope) -> None:
-        """Run the application's own probe. What it raises is its own affair, and no acquittal (R14)."""
-        probe, accepted = connection.record.probe, False
-        with scope:
-            try:
-                accepted = probe is not None and bool(await probe(connection))
-            except Exception:  # an application's code: whatever it raises must not end the pt
-                _logger.warning("the probe of %s failed", connection.describe(), exc_info=True)
-        if not scope.cancel_called:  # else things have changed: whatever it answered is about a path of then
-            self._court.answered(connection, accepted=accepted, by="its probe")
-        await trio.lowlevel.checkpoint()
+        return bool(docket.dirty) or docket.next_time <= trio.current_time()

@@ -52,6 +52,7 @@ class RegistryStatistics:
       waiting: Those that a change may have touched and whose turn has not come.
       judged: How often any was judged, ever.
       suspected: How often one became SUSPECT.
+      asked: How often somebody was asked about one.
       recovered: How often one became good again.
       rerouted: How often a path changed that does not matter.
       lost: How many were lost.
@@ -63,6 +64,7 @@ class RegistryStatistics:
     waiting: int
     judged: int
     suspected: int
+    asked: int
     recovered: int
     rerouted: int
     lost: int
@@ -233,18 +235,26 @@ class Registry:
         """Note a reference that nobody gave back. For finalisers; does nothing but that."""
         self._dropped.append(connection)
 
-    def lose(self, connection: Connection, verdict: Verdict | None = None, cause: str = "") -> None:
+    def lose(
+        self, connection: Connection, verdict: Verdict | None = None, cause: str = "", *, evidence: str = ""
+    ) -> None:
         """End a connection now, as if the judge had said so: for a reset that comes while SUSPECT, and for tests.
 
         Args:
           connection: The one to end; nothing happens if it is lost already, or nobody uses it any more.
           verdict: Why; by default what the judge said last.
           cause: What told, in words; by default the change that made it suspect.
+          evidence: What else there is to say for it, in words.
         """
         record = connection.record
         if record.stand.standing is Standing.LOST or self._records.get(record.key) is not connection:
             return
-        self.court.end(connection, verdict or record.stand.verdict, cause or record.cause)
+        self.court.end(connection, verdict or record.stand.verdict, cause or record.cause, evidence=evidence)
+
+    def lose_if_reset(self, connection: Connection) -> None:
+        """End a connection that is SUSPECT and of which the kernel has none any more (rule J5)."""
+        if self._records.get(connection.record.key) is connection:
+            self.court.reset(connection)
 
     # ---- looking ---------------------------------------------------------------------------
 
@@ -295,6 +305,7 @@ class Registry:
             waiting=len(self.court.docket.dirty),
             judged=counters.judged,
             suspected=counters.suspected,
+            asked=counters.asked,
             recovered=counters.recovered,
             rerouted=counters.rerouted,
             lost=counters.lost,

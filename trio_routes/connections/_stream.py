@@ -191,7 +191,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
             # by the new one. A TLS alert or a torn record is the peer's own affair.
             is_reset = not isinstance(error.__cause__, ssl.SSLError)
             if is_reset and connection.standing is Standing.SUSPECT:
-                self._registry.lose(connection, cause=f"reset while suspect: {error}")
+                self._registry.lose(connection, evidence=f"reset while suspect: {error}")
             loss = self._record.loss
             if loss is None:
                 self._raised.add(error)

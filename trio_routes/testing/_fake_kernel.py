@@ -34,7 +34,7 @@ from typing import Final, NoReturn, Self, TypeAlias, Unpack, cast
 import trio
 import trio.testing
 
-from ..connections import Flow
+from ..connections import Flow, ProbeAnswer
 from ..netlink import (
     AF_INET,
     RT_TABLE_MAIN,
@@ -77,9 +77,14 @@ class FakeKernel:
 
     Args:
       netlink_error: With an errno, netlink is refused with it, as on systems without it or in strict sandboxes.
+
+    Attributes:
+      probe_answer: What peers do when a kernel would ask them by keepalive whether they take a connection by its new
+        path: "ack" and the connection is good again, "reset" and it is lost at once, "silence" and it is lost after 3 s.
     """
 
     def __init__(self, *, netlink_error: int | None = None) -> None:
+        self.probe_answer: ProbeAnswer = "silence"
         self._netlink_error = netlink_error
         self._sockets: list[FakeNetlinkSocket] = []
         self._network = FakeNetwork(self._announce)
@@ -379,6 +384,7 @@ class FakeKernel:
                 peer=peer, peer_port=port, local=way.source, local_port=local_port, device=bound_to or None, mark=mark
             ),
             Flow(peer=way.source, peer_port=local_port, local=peer, local_port=port),
+            lambda: self.probe_answer,
         )
         self._nursery.start_soon(self._serve, handler, server, name=f"{peer} port {port}")
         return client

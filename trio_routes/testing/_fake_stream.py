@@ -16,13 +16,13 @@ kernel's tables say: a test decides itself whether its peer is silent.
 from __future__ import annotations
 
 import operator
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Final, final
 
 import trio
 
-from ..connections import Flow
+from ..connections import Flow, ProbeAnswer
 
 # A little more than a TCP window on a fresh connection, so that a sender without a reader soon waits.
 BUFFER: Final = 64 * 1024
@@ -86,8 +86,9 @@ class FakeStream(trio.abc.HalfCloseableStream):
       flow: Where it leads from and to, for the registry of connections.
     """
 
-    def __init__(self, flow: Flow, outgoing: _Pipe, incoming: _Pipe) -> None:
+    def __init__(self, flow: Flow, outgoing: _Pipe, incoming: _Pipe, answer: Callable[[], ProbeAnswer]) -> None:
         self.flow = flow
+        self._answer = answer
         self._outgoing = outgoing
         self._incoming = incoming
         self._sending = False
@@ -152,6 +153,10 @@ class FakeStream(trio.abc.HalfCloseableStream):
             self._outgoing.breaks()
             self._incoming.breaks()
 
+    def ask(self) -> ProbeAnswer:
+        """How the peer answers where a kernel would ask by keepalive: as the `FakeKernel` says."""
+        return self._answer()
+
     def close(self) -> None:
         """Close this end."""
         if not self._closed:
@@ -192,7 +197,9 @@ class FakeStream(trio.abc.HalfCloseableStream):
         return f"<FakeStream {self.flow}>"
 
 
-def fake_connection(client: Flow, server: Flow) -> tuple[FakeStream, FakeStream]:
-    """Return both ends of a connection: the client's, the server's."""
+def fake_connection(
+    client: Flow, server: Flow, answer: Callable[[], ProbeAnswer] = lambda: "silence"
+) -> tuple[FakeStream, FakeStream]:
+    """Return both ends of a connection: the client's, the server's. `answer` says how either's peer answers probes."""
     there, back = _Pipe(), _Pipe()
-    return FakeStream(client, there, back), FakeStream(server, back, there)
+    return FakeStream(client, there, back, answer), FakeStream(server, back, there, answer)
