@@ -156,11 +156,8 @@ class Broadcast:
           ValueError: `buffer` is under 1.
           trio.ClosedResourceError: The pt has closed. Raised by the call itself, as the others are.
         """
-        kind: object
         for kind in kinds:
-            # What a caller without a type checker may pass would be subscribed to for ever and never come.
-            if not (isinstance(kind, type) and issubclass(kind, Event)):
-                raise TypeError(f"{kind!r} is no event class")
+            _check_kind(kind)
         if buffer < 1:
             raise ValueError(f"a subscription needs room for at least one event, not {buffer}")
         if self._closed:
@@ -196,6 +193,12 @@ class Broadcast:
     def _remove(self, channel: EventChannel) -> None:
         if self._channels.pop(channel, self) is None:
             self._audiences.clear()
+
+
+def _check_kind(kind: object) -> None:
+    """What a caller without a type checker may pass would be subscribed to for ever, and never come."""
+    if not (isinstance(kind, type) and issubclass(kind, Event)):
+        raise TypeError(f"{kind!r} is no event class")
 
 
 class Pulse:

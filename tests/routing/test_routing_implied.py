@@ -229,8 +229,9 @@ def test_gateway_changes_are_those_of_the_set_first_and_last_included(host: Host
     host.add("8.8.8.0/24", hop(ETH1, "10.0.1.9"))
     assert gateways(host) == [(AF_INET, 100, set(), {"10.0.1.1"})]
     host.add("0.0.0.0/0", hop(ETH1, "10.0.1.1"), priority=30)
-    host.remove("0.0.0.0/0", hop(ETH1, "10.0.1.1"), priority=30)  # there and back within one batch
-    assert gateways(host) == []
+    host.remove("0.0.0.0/0", hop(ETH1, "10.0.1.1"), priority=30)
+    # There and back within one batch: it may have been another network.
+    assert gateways(host) == [(AF_INET, 254, {"10.0.0.1"}, {"10.0.0.1"})]
     host.link(ETH0, 0)
     assert gateways(host) == [(AF_INET, 254, {"10.0.0.1"}, set())]
 
