@@ -42,7 +42,12 @@ def shrunk(mismatch: Mismatch, seconds: float = _SHRINK_SECONDS) -> tuple[tuple[
         nonlocal last
         waiting = iter(steps)
         try:
-            run(lambda: next(waiting, None), lookups=100 if "lookup" in mismatch.kind else 0, late=0.4)
+            run(
+                lambda: next(waiting, None),
+                lookups=100 if "lookup" in mismatch.kind else 0,
+                late=0.4,
+                only_the_end=True,
+            )
         except Mismatch as found:
             if found.kind == mismatch.kind:
                 last = found

@@ -14,7 +14,7 @@ import attrs
 
 from trio_routes.netlink import AF_INET, AF_INET6, IPAddress, RouteBody
 from trio_routes.routing import Address, Resolution
-from trio_routes.routing._nodes import joins_siblings, slot_of
+from trio_routes.routing._nodes import bodies, joins_siblings, slot_of
 from trio_routes.routing._state import State
 
 HIDDEN: Final = "IPv6 route hidden between siblings"
@@ -24,6 +24,7 @@ ORDER: Final = "IPv6 order around a sibling group"
 
 BORROWED_SOURCE: Final = "IPv4 source of another link: the order of links is not told"
 SOURCE_TIE: Final = "IPv6 source: a tie between addresses"
+SIBLING: Final = "IPv6 sibling with a source of its own: a dump tells the first one's"
 LOOPBACK_SOURCE: Final = "IPv4 loopback source on another link (EINVAL)"
 
 
@@ -45,8 +46,12 @@ def explain_answer(
     if question.source is not None and question.source.version == 4 and question.source.is_loopback:
         # __mkroute_output(): no route is at fault, and no socket can be bound so.
         return LOOPBACK_SOURCE if number == errno.EINVAL else None
+    if body is not None and body.family == AF_INET6 and _is_hidden(state, question, body):
+        return HIDDEN
     if body is None or mine.source is None or body.prefsrc is None or mine.source == body.prefsrc:
         return None
+    if mine.route is not None and body.family == AF_INET6 and len(mine.route.nexthops) > 1:
+        return SIBLING
     ours, theirs = state.addresses.of(mine.source), state.addresses.of(body.prefsrc)
     if question.destination.version == 4:
         own = [entry for entry in state.addresses.on_link(mine.hops[0].ifindex, AF_INET) if entry.scope == 0]
@@ -56,6 +61,16 @@ def explain_answer(
         if (one.ifindex == way) == (other.ifindex == way) and _rank(question, one) == _rank(question, other):
             return SOURCE_TIE  # the kernel takes the first in its lists of links and addresses
     return None
+
+
+def _is_hidden(state: State, question: Question, found: RouteBody) -> bool:
+    """Whether the route that answered is beside a sibling group of its own metric, and in no dump for that."""
+    for _, node in state.tables[AF_INET6].matching(found.table, int(question.destination)):
+        beside = [body for body in bodies(node) if body.priority == found.priority]
+        shown = {(hop.ifindex, hop.gateway) for body in beside for hop in body.nexthops}
+        if any(joins_siblings(body) and len(body.nexthops) > 1 for body in beside):
+            return not shown >= {(hop.ifindex, hop.gateway) for hop in found.nexthops}
+    return False
 
 
 def _rank(question: Question, entry: Address) -> tuple[int, int]:

@@ -58,6 +58,7 @@ def run(
     lookups: int = 4,
     count: Count | None = None,
     late: float = LATE,
+    only_the_end: bool = False,
 ) -> Count:
     """Do steps until there is none; returns what was done.
 
@@ -67,6 +68,7 @@ def run(
       lookups: How many after each step.
       count: Where to count.
       late: Seconds that what comes late is waited for.
+      only_the_end: Whether only the state after the last step counts.
 
     Raises:
       Mismatch: After a step.
@@ -79,13 +81,10 @@ def run(
             while (step := next_step()) is not None:
                 done.append(step)
                 runner.do(step)
-                left = runner.compare(late)
-                if left:
-                    raise Mismatch(done, left)
-                # The same questions after the same step, whatever was left out before it.
-                wrong = runner.ask(Random(f"{seed} {step}"), lookups)
-                if wrong:
-                    raise Mismatch(done, wrong)
+                if not only_the_end:
+                    runner.check(done, seed, lookups, late)
+            if only_the_end and done:
+                runner.check(done, seed, lookups, late)
         finally:
             runner.close()
     return count
@@ -126,6 +125,16 @@ class _Runner:
         if any(line.startswith(("link set", "sysctl")) for line in step):
             self._ground.await_carrier()
         self._count.asked_again += self._followed.catch_up()
+
+    def check(self, done: Sequence[Step], seed: int, lookups: int, late: float) -> None:
+        """Raise `Mismatch` if the cache, or one of some lookups, is not what the kernel says."""
+        left = self.compare(late)
+        if left:
+            raise Mismatch(done, left)
+        # The same questions after the same step, whatever was left out before it.
+        wrong = self.ask(Random(f"{seed} {done[-1]}"), lookups)
+        if wrong:
+            raise Mismatch(done, wrong)
 
     def compare(self, late: float) -> list[str]:
         """Say where the cache differs from a dump and goes on doing so."""

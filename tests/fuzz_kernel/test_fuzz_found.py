@@ -67,6 +67,18 @@ async def test_ipv6_ways_come_alive_with_the_carrier_and_not_with_an_address() -
     )
 
 
+async def test_a_way_on_a_link_that_is_down_is_dead_wherever_carriers_count() -> None:
+    replay(
+        (f"-6 route append 2001:db8:f:1::/64 table 1000 {_ways('0::2 dev d0', '1::1 dev d1')}",),
+        (f"-6 route append 2001:db8:f:1::/64 table main {_ways('0::1 dev d0', '1::1 dev d1')}",),
+        ("sysctl net.ipv6.conf.all.ignore_routes_with_linkdown=1",),
+        ("link set d0 down",),
+        ("sysctl net.ipv6.conf.d0.disable_ipv6=1",),
+        ("-6 route del 2001:db8:f:1::/64 table main",),  # has the tables dumped
+        ("link set d0 up",),
+    )
+
+
 async def test_the_host_s_own_ipv6_addresses_are_there_without_carrier() -> None:
     replay(
         ("-6 rule add pref 100 blackhole",),

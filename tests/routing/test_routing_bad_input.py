@@ -42,9 +42,8 @@ def look_at_everything(cache: Cache) -> None:
     """Do what applications and the pt's other parts do with a cache."""
     announce(cache.take_changes(), Broadcast(), 0.0)
     for destination in DESTINATIONS:
-        for options in ({}, {"source": ip_address("10.0.0.5")}, {"oif": ETH0, "mark": 7, "uid": 1, "strict": True}):
-            if "source" not in options or destination.version == 4:
-                str(cache.lookup(destination, **options))
+        str(cache.lookup(destination))
+        str(cache.lookup(destination, source=destination, oif=ETH0, mark=7, uid=1, strict=True))
         cache.local_route(destination)
     for route in cache.routes():
         str(route)

@@ -109,7 +109,7 @@ class Editor:
         body = plain(received)
         for hop in received.nexthops:
             self.doubt_ways(hop.ifindex)
-            if self._is_dead(received.family, hop):
+            if self._is_dead(body, hop):
                 dead_ways.add((body, hop.ifindex))
             else:
                 dead_ways.discard((body, hop.ifindex))
@@ -119,25 +119,28 @@ class Editor:
         dead_ways, changed = self.state.dead_ways, staging.ways
         if NETCONFA_IFINDEX_ALL in changed:
             return
-        dead_ways -= {way for way in dead_ways if way[0].family == staging.family and way[1] not in changed}
-        dead_ways |= {
-            (plain(received), hop.ifindex)
-            for received in staging.flagged
+        dead = {
+            (body, hop.ifindex)
+            for body, received in ((plain(received), received) for received in staging.flagged)
             if not received.nexthop_id
             for hop in received.nexthops
-            if hop.ifindex not in changed and self._is_dead(received.family, hop)
+            if hop.ifindex not in changed and self._is_dead(body, hop)
         }
+        dead_ways -= {way for way in dead_ways if way[0].family == staging.family and way[1] not in changed}
+        dead_ways |= dead
 
-    def _is_dead(self, family: int, hop: NextHop) -> bool:
+    def _is_dead(self, body: RouteBody, hop: NextHop) -> bool:
+        """Whether a way of a route, with its flags as received, is dead for its own sake."""
         if not hop.flags & RTNH_F_DEAD:
             return False
-        # Where routes without carrier are passed over, the kernel shows those as DEAD too (fib_nexthop_info).
-        # LINKDOWN alone does not tell: a way whose link lost its last address has both flags.
+        # Where routes without carrier are passed over, the kernel shows those as DEAD too (fib_nexthop_info). LINKDOWN
+        # alone does not tell: a way whose link is down, or lost its last address, has both flags.
         link = self.state.links.get(hop.ifindex)
-        without_carrier = link is not None and not link.flags & Link.IFF_LOWER_UP
-        return not (
-            without_carrier and hop.flags & RTNH_F_LINKDOWN and self.state.passes_over_linkdown(family, hop.ifindex)
-        )
+        without_carrier = link is not None and link.up and not link.flags & Link.IFF_LOWER_UP
+        told_so = hop.flags & RTNH_F_LINKDOWN and self.state.passes_over_linkdown(body.family, hop.ifindex)
+        if without_carrier and told_so:
+            return (body, hop.ifindex) in self.state.dead_ways  # the flags do not tell; what was known stays
+        return True
 
     def move_dead_ways(self, old: RouteBody, new: RouteBody) -> None:
         """Have a route's remaining next hops stay dead when others leave it."""
