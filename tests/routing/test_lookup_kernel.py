@@ -27,6 +27,11 @@ import trio
 from trio_routes import testing
 from trio_routes.netlink import (
     AF_INET,
+    AF_INET6,
+    NLM_F_ACK,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NLM_F_REQUEST,
     RT_SCOPE_HOST,
     RT_SCOPE_LINK,
     RTN_LOCAL,
@@ -36,11 +41,14 @@ from trio_routes.netlink import (
     MessageType,
     NextHop,
     RouteBody,
+    RuleMessage,
     attribute,
     attribute_u8,
     attribute_u32,
+    build_message,
     decode_error,
     decode_route,
+    encode_rule,
     iter_messages,
 )
 from trio_routes.netlink._requests import get_route
@@ -52,8 +60,13 @@ from ._kernel import Following, following
 QUESTIONS = 1500  # per configuration and family
 LINKS = ("d0", "d1", "d2", "d3")
 
-# d2 has lost its carrier and d3 is down, where a configuration says so in its last line.
+# d2 loses its carrier (not in the plain one) and d3 goes down; e0 has no address but a link-local one.
 COMMON = """
+link add e0 type veth peer name e1
+link set e0 up
+link set e1 up
+route add 172.17.0.0/16 dev e0
+-6 route add 2001:db8:17::/48 dev e0
 addr add 10.0.0.9/24 dev d0
 addr add 10.7.0.1 peer 10.7.0.2/32 dev d1
 addr add 10.0.1.77/32 dev d1 scope link
@@ -70,6 +83,7 @@ route add default via 10.0.0.1 metric 100
 route add default via 10.0.1.1 metric 200 src 10.0.1.2
 route add 198.51.100.0/24 via 10.0.1.1
 route add 198.51.100.128/25 dev d1
+route add 172.16.0.0/16 via 10.7.0.2
 -6 route add default via 2001:db8:0:0::1 metric 100
 -6 route add default via fe80::1 dev d1 metric 200
 -6 route add 2001:db8:f::/48 via 2001:db8:0:1::1 src 2001:db8:0:1::2
@@ -100,6 +114,7 @@ rule add pref 110 fwmark 0x10/0xf0 lookup 101
 rule add pref 120 from 10.0.1.0/24 lookup 100
 rule add pref 130 to 203.0.113.0/24 lookup 101
 rule add pref 140 iif lo tos 0x10 lookup 102
+rule add pref 141 tos 0x18 unreachable
 rule add pref 150 oif d1 lookup 101
 rule add pref 160 iif d1 lookup 100
 rule add pref 170 iif gone lookup 102
@@ -124,6 +139,7 @@ rule add pref 300 not to 198.51.100.0/24 lookup 102
 -6 rule add pref 120 from 2001:db8:0:1::/64 lookup 100
 -6 rule add pref 130 to 2001:db8:e::/48 lookup 101
 -6 rule add pref 140 iif lo tos 0x10 lookup 102
+-6 rule add pref 141 tos 0x18 unreachable
 -6 rule add pref 150 oif d1 lookup 101
 -6 rule add pref 160 iif d1 lookup 100
 -6 rule add pref 170 iif gone lookup 102
@@ -143,7 +159,7 @@ rule add pref 300 not to 198.51.100.0/24 lookup 102
 -6 rule add pref 270 lookup 100 suppress_ifgroup 7
 -6 rule add pref 280 lookup 101 suppress_prefixlength 128
 -6 rule add pref 300 not to 2001:db8:f::/48 lookup 102
-link set d2 group 7
+link set d1 group 7
 """
 
 # No rule leads to the main table any more: what a `rule flush` leaves, and one rule of a VPN's.
@@ -226,14 +242,15 @@ nexthop add id 24 via 2001:db8:0:2::1 dev d2
 nexthop add id 26 group 21/22,3
 nexthop add id 27 group 21/22/24
 route add default nhid 6
-route add 198.51.100.0/24 nhid 1
-route add 198.51.100.0/25 nhid 7
+route add 198.51.100.0/24 nhid 7
+route add 198.51.100.0/25 nhid 1
 route add 198.51.100.128/25 nhid 3
 route add 203.0.113.0/24 nhid 5
 route add 203.0.113.128/25 nhid 8
 route add 192.0.2.0/24 nhid 4
 route add 192.0.2.0/25 nhid 9
 route add 192.0.0.0/16 via 10.0.1.1
+route add 198.51.100.0/22 dev d1
 -6 route add default nhid 26
 -6 route add 2001:db8:f::/48 nhid 21
 -6 route add 2001:db8:f:1::/64 nhid 27
@@ -242,6 +259,14 @@ route add 192.0.0.0/16 via 10.0.1.1
 -6 route add 2001:db8:c::/48 nhid 24
 """
 
+# Rules that an ip(8) of before 2025 cannot write: a DSCP, masks of it and of ports. For both families.
+NEW_RULES = (
+    RuleMessage(AF_INET, 105, 101, dscp=0x2E),
+    RuleMessage(AF_INET, 106, 102, dscp=0x08, dscp_mask=0x18),
+    RuleMessage(AF_INET, 107, 100, ip_proto=17, dport=(0x5C0, 0x5C0), dport_mask=0xFFC0),
+    RuleMessage(AF_INET, 108, 101, ip_proto=17, sport=(0x9C40, 0x9C40), sport_mask=0xFF00, tos=0x08),
+)
+
 CONFIGURATIONS = {"plain": PLAIN, "rules": RULES, "no main": NO_MAIN, "ways": WAYS, "objects": OBJECTS}
 
 DESTINATIONS = {
@@ -249,12 +274,14 @@ DESTINATIONS = {
         *("8.8.8.8", "0.0.0.0", "0.1.2.3", "127.0.0.5", "10.0.0.2", "10.0.1.1", "10.0.0.255", "10.9.9.9", "10.7.0.2"),
         *("198.51.100.5", "198.51.100.70", "198.51.100.130", "198.51.100.200", "203.0.113.5", "203.0.113.7"),
         *("203.0.113.70", "203.0.113.130", "203.0.113.200", "203.0.113.230", "192.0.2.5", "192.0.2.130", "198.18.5.5"),
+        *("172.16.5.5", "172.17.5.5"),
         *("224.0.0.5", "239.1.2.3", "239.2.2.3", "239.9.9.9", "255.255.255.255", "240.0.0.1"),
     ),
     6: (
         *("2600::1", "::1", "2001:db8:0:0::2", "2001:db8:0:1::1", "2001:db8:0:1::99", "2001:db8:99::5", "fd00::1"),
         *(f"2001:db8:f:{n}::5" for n in range(8)),
         *("2001:db8:e::5", "2001:db8:e:1::5", "2001:db8:d::5", "2001:db8:d:1::5", "2001:db8:c::5", "2002:1::1"),
+        "2001:db8:17::5",
         *("ff02::1", "ff05::5", "ff0e::1", "fe80::5", "fd00:5::1", "64:ff9b::808:808"),
     ),
 }
@@ -350,6 +377,13 @@ class Kernel:
         matched = self._ask(question, fib_match=True)
         return Said(0, said, None if isinstance(matched, int) else matched)
 
+    def add(self, rule: RuleMessage) -> None:
+        flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL
+        self._socket.send(build_message(MessageType.RTM_NEWRULE, flags, 1, encode_rule(rule)))
+        length, _, _ = self._socket.receive_into(self._buffer)
+        ((_, start, end),) = iter_messages(memoryview(self._buffer)[:length])
+        assert decode_error(self._buffer, start, end).errno in (0, errno.EINVAL, errno.EOPNOTSUPP)  # an older kernel
+
     def _ask(self, question: Question, *, fib_match: bool) -> RouteBody | int:
         options = question.options
         request = get_route(
@@ -362,12 +396,13 @@ class Kernel:
             uid=options.get("uid") or 0,
         )
         payload = request.payload
-        if options.get("iif"):
-            payload += attribute_u32(3, options["iif"] or 0)  # RTA_IIF
-        if options.get("ip_proto"):
-            payload += attribute_u8(27, options["ip_proto"])  # RTA_IP_PROTO
-            payload += attribute(28, struct.pack("!H", options["sport"]))  # RTA_SPORT
-            payload += attribute(29, struct.pack("!H", options["dport"]))  # RTA_DPORT
+        iif, ip_proto = options.get("iif"), options.get("ip_proto")
+        if iif:
+            payload += attribute_u32(3, iif)  # RTA_IIF
+        if ip_proto:
+            payload += attribute_u8(27, ip_proto)  # RTA_IP_PROTO
+            payload += attribute(28, struct.pack("!H", options.get("sport", 0)))  # RTA_SPORT
+            payload += attribute(29, struct.pack("!H", options.get("dport", 0)))  # RTA_DPORT
         self._socket.send(request._replace(payload=payload).message(1))
         length, truncated, sender = self._socket.receive_into(self._buffer)  # netlink answers before send() returns
         assert not truncated and sender == 0
@@ -536,6 +571,12 @@ async def configure(host: testing.Host, lab: testing.Lab, name: str) -> None:
     ipv4, ipv6 = ([line for line in lines if line.startswith("-6 ") is six] for six in (False, True))
     await host.run(["ip", "-batch", "-"], stdin="\n".join(ipv4).encode())
     await host.run(["ip", "-6", "-batch", "-"], stdin="\n".join(line[3:] for line in ipv6).encode())
+    if name == "rules":
+        with closing(Kernel(host)) as kernel:
+            for rule in NEW_RULES:
+                kernel.add(rule)
+                # IPv6 compares all of a TOS rule's DSCP bits; no other difference.
+                kernel.add(attrs.evolve(rule, family=AF_INET6))
     host.links["d3"].down()
     if name != "plain":
         host.links["d2"].carrier(False)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
-from typing import NamedTuple
 
 import attrs
 
@@ -47,7 +46,8 @@ def in_order(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
 # ---- the rules of a family, prepared --------------------------------------------------------------
 
 
-class Selector(NamedTuple):
+@attrs.frozen(slots=True, eq=False)
+class Selector:
     """One kind of condition that a rule can have.
 
     Attributes:
@@ -63,7 +63,8 @@ class Selector(NamedTuple):
     text: Callable[[Rule], str]
 
 
-class Step(NamedTuple):
+@attrs.frozen(slots=True, eq=False)
+class Step:
     """A rule, ready to be tried.
 
     Attributes:
