@@ -9,6 +9,7 @@ import trio.testing
 
 from tests._scripted_socket import TalkingSocket
 from trio_routes._follow import Follower
+from trio_routes._selfcheck_answers import Question
 from trio_routes.netlink import (
     AF_INET,
     AF_INET6,
@@ -41,6 +42,7 @@ class Followed:
 
     Attributes:
       batches: What was published, with the time.
+      peers: What the self-check is to ask first.
     """
 
     def __init__(self, nursery: trio.Nursery) -> None:
@@ -48,7 +50,8 @@ class Followed:
         self.cache = Cache()
         self.batches: list[ChangeBatch] = []
         self.times: list[float] = []
-        self.follower = Follower(Channel(self.wire), self.cache, self._note)
+        self.peers: list[Question] = []
+        self.follower = Follower(Channel(self.wire), self.cache, self._note, peers=lambda: self.peers)
         self.statistics = self.follower.statistics
         self._nursery = nursery
         self.wire.tables[LINKS] = [

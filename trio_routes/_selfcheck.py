@@ -117,7 +117,8 @@ class SelfCheck:
     def wake_at(self) -> float:
         """When `turn` is next to be called if nothing is heard; infinite while nothing is to be done."""
         times = [asked.at + PATIENCE for asked in self._outstanding.values()]
-        times += [asked.at for asked in self._waiting]
+        if len(times) < MOST_OUTSTANDING:  # else there is nothing to be done before an answer, or its time is up
+            times += [asked.at for asked in self._waiting]
         return min(times, default=math.inf)
 
     def hear(self, sequence: int, data: bytes) -> None:
