@@ -12,7 +12,7 @@ import pytest
 from tests._scripted_socket import PORT, ScriptedSocket
 from trio_routes import testing
 from trio_routes.netlink import RTNLGRP_IPV4_ROUTE, Channel, LinuxKernel, MessageType, build_message, dump_links
-from trio_routes.netlink._channel import BATCH_DATAGRAMS, BATCH_OCTETS
+from trio_routes.netlink._channel import BATCH_DATAGRAMS, BATCH_OCTETS, READ_DATAGRAMS
 
 NOTIFICATION = build_message(MessageType.RTM_NEWROUTE, 0, 7, b"", port=1234)
 
@@ -51,7 +51,7 @@ def test_what_the_kernel_did_not_send_is_dropped_counted_and_logged_once(
 
 
 def test_a_flood_of_forgeries_does_not_hold_the_loop(wire: ScriptedSocket) -> None:
-    for _ in range(BATCH_DATAGRAMS + 1):
+    for _ in range(READ_DATAGRAMS + 1):
         wire.push(NOTIFICATION, sender=1)
     received = Channel(wire).receive()
     assert received.more and not received.datagrams and len(wire.queue) == 1
@@ -61,7 +61,7 @@ def test_after_an_overflow_all_that_waits_is_thrown_away_and_then_the_loss_is_re
     channel = Channel(wire)
     wire.push(NOTIFICATION)
     wire.overflow()
-    for _ in range(2 * BATCH_DATAGRAMS):
+    for _ in range(2 * READ_DATAGRAMS):
         wire.push(NOTIFICATION)
     results = [channel.receive()]
     while results[-1].more:
@@ -93,6 +93,46 @@ def test_a_batch_is_bounded_in_datagrams_and_in_octets(wire: ScriptedSocket) -> 
         wire.push(bytes(32 * 1024))
     full = channel.receive()
     assert full.more and sum(len(data) for _, data in full.datagrams) == BATCH_OCTETS
+
+
+async def test_a_storm_is_read_faster_than_it_is_handed_on_so_that_the_kernels_buffer_does_not_overflow(
+    wire: ScriptedSocket,
+) -> None:
+    channel = Channel(wire)
+    sent = [build_message(MessageType.RTM_NEWROUTE, 0, number, b"", port=1234) for number in range(READ_DATAGRAMS)]
+    for data in sent:
+        wire.push(data)
+    received = [channel.receive()]
+    assert received[0].more and len(wire.queue) == 0
+    while received[-1].more:
+        await channel.wait_readable()  # does not wait for the socket, where nothing is left
+        received.append(channel.receive())
+    assert [data for each in received for _, data in each.datagrams] == sent
+    assert max(len(each.datagrams) for each in received) == BATCH_DATAGRAMS
+
+
+def test_what_waits_to_be_handed_on_is_bounded_and_all_of_it_is_handed_on(
+    wire: ScriptedSocket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trio_routes.netlink._channel.MOST_WAITING_OCTETS", 2000 * len(NOTIFICATION))
+    channel = Channel(wire)
+    for _ in range(10 * READ_DATAGRAMS):
+        wire.push(NOTIFICATION)
+    handed_on = 0
+    while (received := channel.receive()).more:
+        handed_on += len(received.datagrams)
+        assert channel.statistics.datagrams - handed_on < 2000 + READ_DATAGRAMS
+    assert handed_on + len(received.datagrams) == 10 * READ_DATAGRAMS
+
+
+def test_what_was_read_before_an_overflow_is_thrown_away_with_the_rest(wire: ScriptedSocket) -> None:
+    channel = Channel(wire)
+    for _ in range(2 * BATCH_DATAGRAMS):
+        wire.push(NOTIFICATION)
+    assert len(channel.receive().datagrams) == BATCH_DATAGRAMS
+    wire.overflow()
+    received = channel.receive()
+    assert received.lost and not received.datagrams and not received.more
 
 
 def test_other_errors_of_the_socket_are_the_callers(wire: ScriptedSocket) -> None:

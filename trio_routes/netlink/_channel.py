@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import errno
 import logging
+from collections import deque
 
 import attrs
+import trio
 
 from ._framing import HEADER, HEADER_SIZE
 from ._kernel import NetlinkSocket
@@ -21,10 +23,16 @@ log = logging.getLogger("trio_routes")
 
 # The kernel's dump skbs top out at 32 KiB; twice that never truncates one.
 READ_SIZE = 64 * 1024
-# A batch: enough to read at 600 000 messages a second, and short enough to leave the loop to others.
-# Parts of a dump hold hundreds of messages each, so the octets are bounded too (about a thousand routes).
+# A batch: what is handed on at once, short enough to leave the loop to others. Parts of a dump hold
+# hundreds of messages each, so the octets are bounded too (about a thousand routes).
 BATCH_DATAGRAMS = 256
 BATCH_OCTETS = 128 * 1024
+# To read a notification takes a third of the time that it takes to apply it, and a process that changes
+# routes is faster than who applies them. The kernel's buffer holds some 20 000, so more are read in a turn
+# than are applied, and wait here: 32 MiB are some 230 000. The octets of a batch bound the reading, too,
+# so of a dump no more is read than is handed on.
+READ_DATAGRAMS = 1024
+MOST_WAITING_OCTETS = 32 * 1024 * 1024
 
 
 @attrs.frozen(slots=True)
@@ -34,7 +42,7 @@ class Received:
     Attributes:
       datagrams: (the sequence number of our request that it answers, or 0 for a notification; the bytes).
       lost: Why notifications are missing ("the receive buffer overflowed"), or "".
-      more: Whether there may be more waiting: the batch was full.
+      more: Whether there may be more waiting, here or in the socket.
     """
 
     datagrams: list[tuple[int, bytes]]
@@ -61,6 +69,9 @@ class Channel:
         self._buffer = bytearray(READ_SIZE)
         self._sequence = 0
         self._draining = False
+        # What was read, and not yet handed on.
+        self._waiting: deque[tuple[int, bytes]] = deque()
+        self._waiting_octets = 0
         self.statistics: ChannelStatistics = ChannelStatistics()
 
     @property
@@ -91,10 +102,13 @@ class Channel:
 
     async def wait_readable(self) -> None:
         """Return once something may be waiting. A checkpoint."""
+        if self._waiting:
+            await trio.lowlevel.checkpoint()
+            return
         await self._socket.wait_readable()
 
-    def receive(self, limit: int = BATCH_DATAGRAMS) -> Received:
-        """Take what is waiting, at most `limit` datagrams; never blocks.
+    def receive(self) -> Received:
+        """Take what is waiting, at most a batch; never blocks.
 
         Once the kernel had to drop notifications it drops all later ones, without another
         word, until the queue has been emptied: so after a loss everything waiting is thrown
@@ -104,10 +118,16 @@ class Channel:
         Raises:
           OSError: The socket failed.
         """
-        datagrams: list[tuple[int, bytes]] = []
+        lost, emptied = ("", False) if self._waiting_octets >= MOST_WAITING_OCTETS else self._read_ahead()
+        if lost:
+            return Received([], lost, more=not emptied)
+        return Received(self._take_batch(), more=bool(self._waiting) or not emptied)
+
+    def _read_ahead(self) -> tuple[str, bool]:
+        """Read from the socket into our own queue; returns why something is lost, and whether nothing is left to read."""
         counters = self.statistics
         enough = counters.octets + BATCH_OCTETS
-        for _ in range(limit):
+        for _ in range(READ_DATAGRAMS):
             if counters.octets >= enough:
                 break
             try:
@@ -115,14 +135,14 @@ class Channel:
             except (BlockingIOError, InterruptedError):
                 if self._draining:
                     self._draining = False
-                    return Received([], lost="the receive buffer overflowed")
-                return Received(datagrams)
+                    return "the receive buffer overflowed", True
+                return "", True
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
                 counters.overruns += 1
                 self._draining = True
-                datagrams.clear()
+                self._throw_away()
                 continue
             if sender != 0:
                 self._note_forged(sender)
@@ -133,10 +153,25 @@ class Channel:
                 continue
             if truncated:
                 counters.truncated += 1
-                return Received([], lost="a datagram was larger than the read buffer", more=True)
+                self._throw_away()
+                return "a datagram was larger than the read buffer", False
             data = bytes(memoryview(self._buffer)[:length])
-            datagrams.append((self._request_answered(data), data))
-        return Received(datagrams, more=True)
+            self._waiting.append((self._request_answered(data), data))
+            self._waiting_octets += length
+        return "", False
+
+    def _take_batch(self) -> list[tuple[int, bytes]]:
+        batch: list[tuple[int, bytes]] = []
+        octets = 0
+        while self._waiting and len(batch) < BATCH_DATAGRAMS and octets < BATCH_OCTETS:
+            batch.append(self._waiting.popleft())
+            octets += len(batch[-1][1])
+        self._waiting_octets -= octets
+        return batch
+
+    def _throw_away(self) -> None:
+        self._waiting.clear()
+        self._waiting_octets = 0
 
     def _note_forged(self, sender: int) -> None:
         # Only the kernel speaks. A process with CAP_NET_ADMIN can send to any port id; the
