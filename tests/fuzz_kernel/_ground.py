@@ -63,8 +63,8 @@ class _Batch:
         heard = b""
         while not heard.endswith(end):
             more = os.read(self._process.stderr.fileno(), 65536)
-            if not more:  # a next hop on a link that is not there is an error in ip's words, of which it dies
-                if not any(words in heard for words in (b"Cannot find device", b"Device does not exist")):
+            if not more:  # of some errors it dies, such as of a next hop on a link that is not there
+                if any(words in heard for words in (b"Usage:", b"garbage", b"is unknown, try")):
                     raise ValueError(f"ip does not understand one of {commands}: {heard.decode()}")
                 self.close()
                 self._start()

@@ -19,7 +19,6 @@ from trio_routes.routing._state import State
 
 HIDDEN: Final = "IPv6 route hidden between siblings"
 EXPIRY: Final = "IPv6 expiry refreshed or cleared without a word"
-ORDER: Final = "IPv6 order around a sibling group"
 
 
 BORROWED_SOURCE: Final = "IPv4 source of another link: the order of links is not told"
@@ -88,8 +87,6 @@ def explain_routes(family: int, mine: tuple[RouteBody, ...], theirs: tuple[Route
         shown = tuple(body for body in mine if body in theirs or joins_siblings(body) or slot_of(body) not in groups)
         if shown == theirs:
             return HIDDEN
-        if sorted(map(repr, shown)) == sorted(map(repr, theirs)):
-            return ORDER
     if _without_expiry(mine) == _without_expiry(theirs):
         return EXPIRY
     return None

@@ -33,6 +33,10 @@ AddressKey: TypeAlias = tuple[int, IPAddress, int]
 _UP_WITH_CARRIER = Link.IFF_UP | Link.IFF_LOWER_UP
 
 
+# IPV6_MIN_MTU: a link of less has no IPv6 (addrconf_notify).
+_LEAST_IPV6_MTU = 1280
+
+
 def family_of(address: IPAddress) -> int:
     """AF_INET or AF_INET6."""
     return AF_INET if address.version == 4 else AF_INET6
@@ -178,6 +182,8 @@ class State:
         link = self.links.get(hop.ifindex)
         if link is None:  # not told of yet
             return True
+        if body.family == AF_INET6 and 0 < link.mtu < _LEAST_IPV6_MTU:
+            return False  # there is no IPv6; of the routes by it only those that name a nexthop object stay
         flags = link.flags
         if flags & _UP_WITH_CARRIER == _UP_WITH_CARRIER or _is_host_itself(body):
             return True
