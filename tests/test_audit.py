@@ -13,7 +13,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from tests._followed import LINKS, ROUTES4, A, B, C, Followed, prefixes, route
+from tests._followed import LINKS, ROUTES4, ROUTES6, A, B, C, Followed, prefixes, route
 from trio_routes import _once
 from trio_routes._follow import AUDIT_SMALL, SECOND_LOOK
 from trio_routes._once import Once
@@ -189,6 +189,33 @@ async def test_what_was_known_to_be_doubtful_is_no_difference_of_an_audit(
     await followed.settle(AN_AUDIT)
     assert followed.cache.state.tables[AF_INET6].at((254, 0, 0)) == (left,)
     assert followed.statistics.audits and followed.statistics.audit_differences == 0
+
+
+@pytest.mark.parametrize("when", ["before the second look", "in the second look"])
+async def test_a_part_that_becomes_doubtful_before_it_is_looked_at_again_holds_no_findings(
+    autojump_clock: MockClock, followed: Followed, when: str
+) -> None:
+    ways = NextHop(2, ip_address("fe80::1")), NextHop(3, ip_address("fe80::2"))
+    group = RouteBody(AF_INET6, 254, 0, priority=1024, multipath=True, nexthops=ways)
+    one, other = (attrs.evolve(group, nexthops=(way,), multipath=False) for way in ways)
+    silent = RouteMessage(RouteBody(AF_INET6, 254, 16, nexthops=ways[:1]), 0x2001 << 112)
+    await followed.start(RouteMessage(group, 0))
+    followed.wire.set_routes(RouteMessage(other, 0), silent)
+
+    def shrink(kind: int = ROUTES6[0], family: int = ROUTES6[1]) -> None:
+        if (kind, family) == ROUTES6 and followed.wire.dumps.count(ROUTES6) != 1:
+            followed.wire.announce(RouteMessage(one, 0), gone=True)
+            followed.wire.meanwhile = lambda _kind, _family: None
+
+    if when == "in the second look":
+        followed.wire.meanwhile = shrink
+    await followed.settle(AUDIT_SMALL + 1)
+    if when == "before the second look":
+        followed.wire.dumps.clear()
+        shrink()
+    await followed.settle(SECOND_LOOK + 1)
+    assert len(list(followed.cache.routes())) == 2 and followed.statistics.audits == 1
+    assert followed.statistics.audit_differences == 0
 
 
 # ---- where the dump is wrong ---------------------------------------------------------------------

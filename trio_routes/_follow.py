@@ -207,7 +207,6 @@ class Follower:
         if self._why is None and self._retry_at == math.inf and self._cache.suspect:
             for part in self._cache.suspect:
                 self._doubts.setdefault(part, NO_DOUBTS)
-                self._trusted.discard(part)
             self._retry_at = self._pace.later(now)
         if now >= self._retry_at:
             self._resume()
