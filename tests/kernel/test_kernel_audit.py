@@ -18,7 +18,7 @@ from trio_routes import _follow, _selfcheck, testing
 from trio_routes._follow import Follower
 from trio_routes._selfcheck_answers import Question
 from trio_routes.netlink import AF_INET, AF_INET6, Channel, LinuxKernel
-from trio_routes.routing import FOUND_BY_DUMP, Cache, ChangeBatch
+from trio_routes.routing import FOUND_BY_DUMP, Cache, ChangeBatch, Resolution
 
 pytestmark = pytest.mark.netns
 
@@ -37,7 +37,7 @@ class Audited:
 
     async def until(self, what: Callable[[], bool]) -> None:
         with trio.fail_after(10):
-            while not what():
+            while not what():  # noqa: ASYNC110 - the follower tells nobody of its counters
                 await trio.sleep(0.02)
 
     async def audits(self, count: int) -> None:
@@ -159,7 +159,11 @@ async def test_a_lookup_that_goes_wrong_is_noticed_by_the_kernels_answer(
 ) -> None:
     async with audited(host, Question(ip_address("198.51.100.7"))) as it:
         wrong = it.cache.lookup(ip_address("10.0.1.7"))
-        monkeypatch.setattr(it.cache, "lookup", lambda *_, **__: wrong)
+
+        def say_wrong(*_: object, **__: object) -> Resolution:
+            return wrong
+
+        monkeypatch.setattr(it.cache, "lookup", say_wrong)
         await it.until(lambda: it.checks.differences > 0)
         said = [record.getMessage() for record in caplog.records if "the way to 198.51.100.7" in record.getMessage()]
         assert len(said) == 1 and "via 10.0." in said[0] and caplog.records[0].levelno == logging.WARNING
