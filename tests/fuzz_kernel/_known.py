@@ -12,7 +12,7 @@ from typing import Final
 
 import attrs
 
-from trio_routes.netlink import AF_INET, AF_INET6, IPAddress, RouteBody
+from trio_routes.netlink import AF_INET, AF_INET6, IPAddress, NextHop, RouteBody
 from trio_routes.routing import Address, Resolution
 from trio_routes.routing._nodes import bodies, joins_siblings, slot_of
 from trio_routes.routing._state import State
@@ -24,6 +24,7 @@ EXPIRY: Final = "IPv6 expiry refreshed or cleared without a word"
 BORROWED_SOURCE: Final = "IPv4 source of another link: the order of links is not told"
 SOURCE_TIE: Final = "IPv6 source: a tie between addresses"
 SIBLING: Final = "IPv6 sibling with a source of its own: a dump tells the first one's"
+TOO_SMALL: Final = "IPv6 by a nexthop object on a link without IPv6, while no rule was ever added"
 LOOPBACK_SOURCE: Final = "IPv4 loopback source on another link (EINVAL)"
 
 
@@ -47,7 +48,13 @@ def explain_answer(
         return LOOPBACK_SOURCE if number == errno.EINVAL else None
     if body is not None and body.family == AF_INET6 and _is_hidden(state, question, body):
         return HIDDEN
-    if body is None or mine.source is None or body.prefsrc is None or mine.source == body.prefsrc:
+    if body is not None and body.family == AF_INET6 and any(_is_too_small(state, hop) for hop in body.nexthops):
+        return TOO_SMALL
+    ways = {(hop.ifindex, hop.gateway) for hop in mine.hops}
+    if body is None or not ways >= {(hop.ifindex, hop.gateway) for hop in body.nexthops}:
+        return None
+    # It is about the source, then.
+    if mine.source is None or body.prefsrc is None or mine.source == body.prefsrc:
         return None
     if mine.route is not None and body.family == AF_INET6 and len(mine.route.nexthops) > 1:
         return SIBLING
@@ -60,6 +67,11 @@ def explain_answer(
         if (one.ifindex == way) == (other.ifindex == way) and _rank(question, one) == _rank(question, other):
             return SOURCE_TIE  # the kernel takes the first in its lists of links and addresses
     return None
+
+
+def _is_too_small(state: State, hop: NextHop) -> bool:
+    link = state.links.get(hop.ifindex)
+    return link is not None and link.mtu < 1280
 
 
 def _is_hidden(state: State, question: Question, found: RouteBody) -> bool:

@@ -82,6 +82,7 @@ async def test_a_way_on_a_link_that_is_down_is_dead_wherever_carriers_count() ->
 async def test_no_ipv6_route_leads_over_a_link_of_too_small_an_mtu() -> None:
     replay(
         ("-6 nexthop replace id 4 via 2001:db8:2::1 dev d2",),
+        ("-6 rule add pref 100 ipproto tcp dport 443 lookup 100",),
         ("link set d2 mtu 1200",),
         ("-6 route add 2001:db8:f::/48 metric 20 nhid 4",),
     )

@@ -43,6 +43,14 @@ _PREFIX = "2001:db8:f::/48 metric 10"
             [("addr flush dev d0", "link del d1", "plug d1", "addr add 10.0.1.10/24 dev d1", "lose")],
             id="borrowed",
         ),
+        pytest.param(
+            _known.TOO_SMALL,
+            [
+                ("-6 nexthop replace id 4 via 2001:db8:2::1 dev d2", "link set d2 mtu 1200"),
+                ("-6 route add 2001:db8:f::/48 nhid 4",),
+            ],
+            id="too small",
+        ),
         pytest.param(_known.LOOPBACK_SOURCE, [("-4 route add default via 10.0.0.1 dev d0",)], id="loopback"),
     ],
 )
