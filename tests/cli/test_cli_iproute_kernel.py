@@ -264,7 +264,7 @@ async def test_get_prints_the_answer_and_its_reason(host: testing.Host) -> None:
         (["8.8.8.8", "--mark", "8"], ExitStatus.NO_ROUTE, "unreachable: Network is unreachable (rule ", ""),
         (["8.8.8.8", "--from", "10.9.9.9"], ExitStatus.NO_ROUTE, "8.8.8.8 no route: Network is unreachable", ""),
         (["8.8.8.8", "--oif", "x"], ExitStatus.FAILED, "", "trio-routes get: there is no link 'x'\n"),
-        (["8.8.8.8", "--from", "::1"], ExitStatus.FAILED, "", "--from ::1 is not of the same family as 8.8.8.8"),
+        (["8.8.8.8", "--from", "::1"], ExitStatus.USAGE, "", "--from ::1 is not of the same family as 8.8.8.8"),
         (["8.8.8.8", "--tos", "256"], ExitStatus.USAGE, "", "256 is not within 0 and 255"),
         (["8.8.8"], ExitStatus.USAGE, "", "'8.8.8' is not an IPv4 or IPv6 address"),
     ],

@@ -10,6 +10,10 @@ import math
 from ipaddress import IPv4Address, IPv6Address
 
 
+class UsageError(Exception):
+    """Arguments that do not go together; the text goes to stderr and the exit status is ``ExitStatus.USAGE``."""
+
+
 class CommandFailedError(Exception):
     """A command cannot do what was asked; its text goes to stderr and the exit status is ``ExitStatus.FAILED``."""
 

@@ -12,7 +12,7 @@ import trio
 
 from ..netlink import AF_INET, RTN_LOCAL, IPAddress, NextHop
 from ..routing import Cache, Explanation, Kind, Link, LookupOptions, Outcome, Resolution
-from ._arguments import CommandFailedError, add_json, ip_address, unsigned8, unsigned32
+from ._arguments import CommandFailedError, UsageError, add_json, ip_address, unsigned8, unsigned32
 from ._iproute_json import Asked, JsonObject, answer_as_json, prefix_text
 from ._iproute_text import route_text, table_text, type_text
 from ._status import ExitStatus
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     scope = arguments.address.scope_id if isinstance(arguments.address, IPv6Address) else None
     asked = Asked(_bare(arguments.address), arguments.source, arguments.mark, uid)
     if asked.source is not None and asked.source.version != asked.destination.version:
-        raise CommandFailedError(f"--from {asked.source} is not of the same family as {asked.destination}")
+        raise UsageError(f"--from {asked.source} is not of the same family as {asked.destination}")
     cache = trio.run(read_cache)
     explanation = explain(cache, asked, arguments.oif or scope, arguments.tos)
     resolution = explanation.resolution

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, NoReturn, Protocol, cast
 
 from .._version import __version__
-from ._arguments import CommandFailedError
+from ._arguments import CommandFailedError, UsageError
 from ._status import ExitStatus
 
 PROGRAM = "trio-routes"
@@ -135,6 +135,8 @@ def _ending(error: BaseException) -> tuple[ExitStatus, str] | None:
         # Python would flush what is left at exit and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), sys.stdout.fileno())
         return ExitStatus.BROKEN_PIPE, ""
+    if isinstance(error, UsageError):
+        return ExitStatus.USAGE, str(error)
     if all(isinstance(leaf, (CommandFailedError, OSError)) for leaf in leaves):
         return ExitStatus.FAILED, "; ".join(dict.fromkeys(str(leaf) for leaf in leaves))
     if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
