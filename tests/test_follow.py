@@ -11,7 +11,6 @@ from itertools import pairwise
 
 import pytest
 import trio
-import trio.testing
 from trio.testing import MockClock
 
 from tests._followed import LINKS, ROUTES4, ROUTES6, A, B, C, D, Followed, prefixes
