@@ -13,7 +13,7 @@ from typing import Final
 import attrs
 
 from trio_routes.netlink import AF_INET, AF_INET6, IPAddress, NextHop, RouteBody
-from trio_routes.routing import Address, Resolution
+from trio_routes.routing import Address, Resolution, Route
 from trio_routes.routing._nodes import bodies, joins_siblings, slot_of
 from trio_routes.routing._state import State
 
@@ -25,6 +25,8 @@ BORROWED_SOURCE: Final = "IPv4 source of another link: the order of links is not
 SOURCE_TIE: Final = "IPv6 source: a tie between addresses"
 SIBLING: Final = "IPv6 sibling with a source of its own: a dump tells the first one's"
 TOO_SMALL: Final = "IPv6 by a nexthop object on a link without IPv6, while no rule was ever added"
+STALE_HASH: Final = "IPv4 multipath hash takes a member without carrier until it is rebalanced"
+LOST_SUBTREE: Final = "IPv6 source-specific route that the kernel loses with the plain one beside it"
 LOOPBACK_SOURCE: Final = "IPv4 loopback source on another link (EINVAL)"
 
 
@@ -50,6 +52,10 @@ def explain_answer(
         return HIDDEN
     if body is not None and body.family == AF_INET6 and any(_is_too_small(state, hop) for hop in body.nexthops):
         return TOO_SMALL
+    if mine.route is not None and _is_lost_subtree(state, mine.route):
+        return LOST_SUBTREE
+    if body is not None and mine.route is not None and _is_stale_hash(state, mine.route, body):
+        return STALE_HASH
     ways = {(hop.ifindex, hop.gateway) for hop in mine.hops}
     if body is None or not ways >= {(hop.ifindex, hop.gateway) for hop in body.nexthops}:
         return None
@@ -67,6 +73,33 @@ def explain_answer(
         if (one.ifindex == way) == (other.ifindex == way) and _rank(question, one) == _rank(question, other):
             return SOURCE_TIE  # the kernel takes the first in its lists of links and addresses
     return None
+
+
+def _is_lost_subtree(state: State, route: Route) -> bool:
+    """Whether a source-specific route is alone under its prefix, with longer prefixes in it.
+
+    fib6_repair_tree() gives the node a leaf of a longer prefix when the plain route goes; fib6_node_lookup_1() then
+    compares the destination with that one.
+    """
+    body, tables = route.body, state.tables[route.body.family]
+    if not body.source_length:
+        return False
+    if any(not beside.source_length for beside in bodies(tables.get((body.table, body.prefix_length, route.address)))):
+        return False
+    shift = tables.width - body.prefix_length
+    return any(
+        table == body.table and length > body.prefix_length and destination >> shift == route.address >> shift
+        for (table, length, destination), _ in tables.items()
+    )
+
+
+def _is_stale_hash(state: State, route: Route, found: RouteBody) -> bool:
+    """Whether the kernel took a member without carrier, of an IPv4 multipath route that it has not rebalanced since."""
+    if found.family != AF_INET:
+        return False
+    members = {(hop.ifindex, hop.gateway): hop for hop in state.expand(route.body)[0]}
+    taken = [members.get((hop.ifindex, hop.gateway)) for hop in found.nexthops]
+    return len(members) > 1 and all(hop is not None and not state.alive(route.body, hop) for hop in taken)
 
 
 def _is_too_small(state: State, hop: NextHop) -> bool:

@@ -51,6 +51,25 @@ _PREFIX = "2001:db8:f::/48 metric 10"
             ],
             id="too small",
         ),
+        pytest.param(
+            _known.LOST_SUBTREE,
+            [
+                ("-6 route replace 2001:db8:f::/48 metric 10 dev d1",),
+                ("-6 route replace 2001:db8:f::7/128 metric 10 via 2001:db8:0::2 dev d0 onlink",),
+                ("-6 route add 2001:db8:f::/48 metric 10 from 2001:db8:1::/64 dev d0",),
+                ("-6 route flush dev d1",),
+            ],
+            id="lost subtree",
+        ),
+        pytest.param(
+            _known.STALE_HASH,
+            [
+                ("far link set p1 down",),
+                ("-4 route add 203.0.113.7/32 nexthop via 10.0.0.2 dev d0 nexthop via 10.0.1.1 dev d1 weight 3",),
+                ("sysctl net.ipv4.conf.d1.ignore_routes_with_linkdown=1",),
+            ],
+            id="stale hash",
+        ),
         pytest.param(_known.LOOPBACK_SOURCE, [("-4 route add default via 10.0.0.1 dev d0",)], id="loopback"),
     ],
 )
