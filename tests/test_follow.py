@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from ipaddress import ip_address
 from itertools import pairwise
 
@@ -13,7 +13,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests._followed import LINKS, ROUTES4, ROUTES6, A, B, C, D, Followed, prefixes
+from tests._followed import LINKS, ROUTES4, ROUTES6, A, B, C, D, Followed, prefixes, route
 from trio_routes import KernelRefusedError
 from trio_routes._follow import AUDIT_SMALL, PASSES, SECOND_LOOK
 from trio_routes._pace import FIRST_RETRY, LAST_RETRY, Pace
@@ -29,7 +29,7 @@ from trio_routes.netlink import (
     encode_link,
 )
 from trio_routes.netlink._route import RouteMessage
-from trio_routes.routing import FOUND_BY_DUMP, Part
+from trio_routes.routing import FOUND_BY_DUMP, Part, _settling, _tables
 
 
 @pytest.fixture
@@ -344,6 +344,72 @@ async def test_replies_to_a_dump_that_was_given_up_are_not_taken_for_the_next(
     await followed.settle(5)
     assert not followed.resyncing() and followed.prefixes == prefixes(A)
     assert set(followed.cache.links) == {2, 3}
+
+
+# ---- tables that are too big for one turn of the loop ------------------------------------------------
+
+
+@pytest.fixture
+def in_small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (_tables, _settling):
+        monkeypatch.setattr(module, "PIECE", 4)
+
+
+MANY = [route(f"10.{second}.0.0/16") for second in range(100)]
+
+
+async def turns_until(followed: Followed, done: Callable[[], bool]) -> int:
+    turns = 0
+    while not done():
+        await trio.lowlevel.checkpoint()
+        turns += 1
+    return turns
+
+
+@pytest.mark.usefixtures("in_small_pieces")
+async def test_a_big_table_is_compared_and_freed_in_pieces_between_which_the_loop_has_turns(
+    autojump_clock: MockClock, followed: Followed
+) -> None:
+    await followed.start(*MANY)
+    followed.wire.set_routes(*MANY[1:], B)
+    followed.wire.overflow()
+    turns = await turns_until(followed, lambda: bool(followed.batches))
+    assert turns >= 2 * len(MANY) // 4  # to compare, and to free what was known before
+    assert followed.prefixes == prefixes(*MANY[1:], B)
+    assert len(followed.batches[0].routes) == 2
+
+
+@pytest.mark.usefixtures("in_small_pieces")
+@pytest.mark.parametrize("after_turns", [2, 10, 20, 30, 40])
+async def test_what_is_said_while_a_big_table_is_settled_counts(
+    autojump_clock: MockClock, followed: Followed, after_turns: int
+) -> None:
+    await followed.start(*MANY)
+    followed.wire.set_routes(*MANY, B)
+    followed.wire.overflow()
+    for _ in range(after_turns):
+        await trio.lowlevel.checkpoint()
+    assert followed.resyncing()
+    for gone in (MANY[0], MANY[50], MANY[99], B):
+        followed.wire.announce(gone, gone=True)
+    followed.wire.announce(C)
+    left = [each for each in (*MANY, C) if each not in (MANY[0], MANY[50], MANY[99])]
+    followed.wire.set_routes(*left)
+    await followed.settle(5)
+    assert followed.prefixes == prefixes(*left) and not followed.resyncing()
+
+
+@pytest.mark.usefixtures("in_small_pieces")
+async def test_a_loss_while_a_big_table_is_settled_begins_anew(autojump_clock: MockClock, followed: Followed) -> None:
+    await followed.start(*MANY)
+    followed.wire.overflow()
+    for _ in range(10):
+        await trio.lowlevel.checkpoint()
+    followed.wire.set_routes(A)
+    followed.wire.overflow()
+    await followed.settle(5)
+    assert followed.prefixes == prefixes(A) and not followed.resyncing()
+    assert len(followed.batches) == 1
 
 
 # ---- audits ----------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ import errno
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 
 import attrs
 import trio
@@ -65,6 +65,8 @@ AUDIT_SMALL, AUDIT_LARGE, SMALL_TABLE = 60.0, 600.0, 1_000
 SECOND_LOOK = 2.0
 # What is taken in one go before a deadline is acted on: some 4000 notifications, 50 ms.
 _MOST_PENDING = 16
+# What `next()` returns of a generator that has ended.
+_SETTLED = object()
 
 
 class _Why(enum.Enum):
@@ -146,6 +148,8 @@ class Follower:
         self._queue: deque[Part] = deque()
         self._passes = 0
         self._dump: _Dump | None = None
+        # What goes on, piece by piece, between a dump's end and the next dump.
+        self._settling: Generator[None, None, None] | None = None
         self._pace = Pace()
         self._retry_at = math.inf
         self._audit_at = math.inf
@@ -167,8 +171,11 @@ class Follower:
         self._begin(_Why.START)
         started = False
         while True:
-            with trio.move_on_at(self._wake_at()):
-                await self._channel.wait_readable()
+            if self._settling is not None:
+                await trio.lowlevel.checkpoint()
+            else:
+                with trio.move_on_at(self._wake_at()):
+                    await self._channel.wait_readable()
             self.step()
             if not started and self.ready.is_set():
                 started = True
@@ -189,6 +196,7 @@ class Follower:
                 self._take_dump(self._dump, data)
             else:
                 self.self_check.hear(reply_to, data)
+        self._go_on_settling()
         self._look_at_the_clock(self._clock())
         # The first snapshot is no change, and after a loss only what is different in the end is one.
         if self._why not in (_Why.START, _Why.LOSS):
@@ -277,7 +285,7 @@ class Follower:
 
     def _try_again(self, at: float) -> None:
         """Give up the dump that is coming in, and go on with the round at a time to come."""
-        self._dump = None
+        self._dump = self._settling = None
         self._cache.abandon()
         self._queue.clear()
         self._audit_at = math.inf
@@ -310,22 +318,37 @@ class Follower:
         self._dump = None
         if dump.torn:
             self._cache.abandon()
+            self._repeat_part()
+            self._next()
         else:
-            self._doubts[part] = self._cache.settle(dump.staging)
-            self._note_findings(dump.staging)
-        if not dump.torn and self._doubts[part] == NO_DOUBTS:
+            self._settling = self._settle(dump.staging)
+            self._go_on_settling()
+
+    def _go_on_settling(self) -> None:
+        """Do a piece of what follows a dump; a big table's takes many turns of the loop."""
+        if self._settling is not None and next(self._settling, _SETTLED) is _SETTLED:
+            self._settling = None
+            self._next()
+
+    def _settle(self, staging: Staging) -> Generator[None, None, None]:
+        part = staging.part
+        self._doubts[part] = yield from self._cache.settle_in_pieces(staging)
+        self._note_findings(staging)
+        if self._doubts[part] == NO_DOUBTS:
             del self._doubts[part]
             self._trusted.discard(part)
             self._leave_part()
-        elif dump.staging.confirm and not dump.torn:
+        elif staging.confirm:
             self._leave_part()
         else:
-            self.statistics.repeated_dumps += 1
-            self._passes += 1
-            if self._passes >= PASSES:
-                # The kernel changes faster than it can be dumped. What is doubtful stays so until it calms down.
-                self._leave_part()
-        self._next()
+            self._repeat_part()
+
+    def _repeat_part(self) -> None:
+        self.statistics.repeated_dumps += 1
+        self._passes += 1
+        if self._passes >= PASSES:
+            # The kernel changes faster than it can be dumped. What is doubtful stays so until it calms down.
+            self._leave_part()
 
     def _note_findings(self, staging: Staging) -> None:
         if staging.part in self._cache.suspect:

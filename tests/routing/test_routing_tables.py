@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network
 
+import pytest
 from hypothesis import given, strategies as st
 
 from trio_routes.netlink import AF_INET, RouteBody
+from trio_routes.routing import _tables
 from trio_routes.routing._nodes import bodies
 from trio_routes.routing._tables import RouteTables
 
@@ -72,7 +74,9 @@ def test_a_prefix_without_routes_is_gone() -> None:
     assert tables.get((254, 24, destination)) is None and not list(tables) and tables.prefixes() == 0
 
 
-def test_differing_names_the_prefixes_that_are_not_the_same() -> None:
+@pytest.mark.parametrize("piece", [1, 1000])
+def test_comparing_names_the_prefixes_that_are_not_the_same(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_tables, "PIECE", piece)
     ours, theirs = RouteTables(AF_INET), RouteTables(AF_INET)
     same, changed = body("10.0.0.0/24", hop(2)), body("10.0.1.0/24", hop(2))
     other = body("10.0.1.0/24", hop(3))[1]
@@ -81,5 +85,34 @@ def test_differing_names_the_prefixes_that_are_not_the_same() -> None:
         for destination, route in routes:
             tables.put((254, route.prefix_length, destination), (route,))
     expected = {(254, 24, changed[0]), (254, 25, only[0])}
-    assert set(ours.differing(theirs)) == set(theirs.differing(ours)) == expected
+    for one, other_one in ((ours, theirs), (theirs, ours)):
+        assert {key for keys in one.compare(other_one) for key in keys} == expected
     assert bodies(ours.get((254, 24, changed[0]))) == (changed[1],)
+
+
+def test_a_prefix_that_is_missing_is_found_although_others_come_and_go_between_the_pieces(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_tables, "PIECE", 2)
+    ours, theirs = RouteTables(AF_INET), RouteTables(AF_INET)
+    for third in range(10):
+        destination, route = body(f"10.0.{third}.0/24", hop(2))
+        ours.put((254, 24, destination), (route,))
+        if third != 9:
+            theirs.put((254, 24, destination), (route,))
+    (first, route), (missing, _) = body("10.0.0.0/24", hop(2)), body("10.0.9.0/24", hop(2))
+    found = set[tuple[int, int, int]]()
+    for turn, keys in enumerate(ours.compare(theirs)):
+        found.update(keys)
+        # One goes, so that the counts are equal again; and the dict must not be walked while it changes.
+        ours.put((254, 24, first), () if turn % 2 == 0 else (route,))
+    assert (254, 24, missing) in found
+
+
+def test_tables_are_taken_apart_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_tables, "PIECE", 2)
+    tables = RouteTables(AF_INET)
+    for third in range(10):
+        destination, route = body(f"10.0.{third}.0/24", hop(2))
+        tables.put((254, 24, destination), (route,))
+    assert [tables.prefixes() for _ in tables.take_apart()] == [8, 6, 4, 2, 0]

@@ -7,7 +7,7 @@ it is complete (`_settling.py`). All of them write through one `Editor`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import TypeAlias, Unpack
 
 from ..netlink import (
@@ -32,7 +32,7 @@ from ._nodes import Edit, add_ipv4, add_ipv6, bodies, joins_siblings, remove_ipv
 from ._output_ipv4 import local_route
 from ._query import LookupOptions, Query
 from ._rules import in_order, without_state
-from ._settling import settle
+from ._settling import settle_in_pieces
 from ._staging import ALL_RULES, ROUTES_OF, RULES_OF, SWITCHES_OF, Doubts, Part, Staging, address_of, plain
 from ._state import Addresses, State, bare
 from ._values import Address, Link, Resolution, Route, Rule
@@ -196,8 +196,17 @@ class Cache:
 
     def settle(self, staging: Staging) -> Doubts:
         """Take a complete dump's word where it can be taken; returns what of that part is doubtful still."""
-        self._editor.staging = None
-        return settle(self._editor, staging)
+        pieces = self.settle_in_pieces(staging)
+        while True:
+            try:
+                next(pieces)
+            except StopIteration as end:
+                still: Doubts = end.value
+                return still
+
+    def settle_in_pieces(self, staging: Staging) -> Generator[None, None, Doubts]:
+        """Do the same, with pauses in which notifications may be applied; `abandon` ends it as well."""
+        return settle_in_pieces(self._editor, staging)
 
     @property
     def suspect(self) -> frozenset[Part]:

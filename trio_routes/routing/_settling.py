@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping
-from typing import TypeVar
+from collections.abc import Generator, Hashable, Iterable, Mapping
+from typing import TypeVar, cast
 
 from ..netlink import AF_INET6, RouteBody
 from ._changes import LinkChange, NeighbourChange, RouteChange, RuleChange
 from ._differences import Prefix
 from ._editor import Editor
 from ._nodes import bodies, joins_siblings, slot_of
-from ._staging import ALL_RULES, EVERYTHING, Doubts, Part, Staging, weigh
-from ._tables import NodeKey
+from ._staging import ALL_RULES, EVERYTHING, ROUTES_OF, Doubts, Part, Staging, weigh
+from ._tables import PIECE, NodeKey, RouteTables
 from ._values import Link
 
 _K = TypeVar("_K", bound=Hashable)
@@ -21,8 +21,31 @@ _V = TypeVar("_V")
 FOUND_BY_DUMP = "found by a dump"
 
 
-def settle(editor: Editor, staging: Staging) -> Doubts:
-    """Take a complete dump's word where it can be taken; returns what of that part is doubtful still."""
+def settle_in_pieces(editor: Editor, staging: Staging) -> Generator[None, None, Doubts]:
+    """Take a complete dump's word where it can be taken; returns what of that part is doubtful still.
+
+    Yields now and then, because to compare a million routes takes a while: notifications may be applied meanwhile,
+    and are held against the dump like those that came before its end. Small tables are settled without a pause.
+    """
+    family = staging.family
+    if staging.part is not ROUTES_OF.get(family):
+        editor.staging = None
+        return _settle(editor, staging)
+    living, staged = editor.state.tables[family], staging.state.tables[family]
+    at_once = living.prefixes() + staged.prefixes() < PIECE
+    # Before the tables are known for the first time nothing is a change, and differences need not be found.
+    for found in living.compare(staged) if editor.recording else ():
+        staging.differing.update(found)
+        if not at_once:
+            yield
+    editor.staging = None
+    still = _settle(editor, staging)
+    if editor.state.tables[family] is staged and not at_once:
+        yield from living.take_apart()
+    return still
+
+
+def _settle(editor: Editor, staging: Staging) -> Doubts:
     if (staging.contested or staging.ways) and staging.doubts is EVERYTHING:
         return EVERYTHING
     match staging.part:
@@ -116,10 +139,7 @@ def _settle_routes(editor: Editor, staging: Staging) -> Doubts:
     """Swap the staged tables in, once what the living ones know better has been put into them."""
     family = staging.family
     living, staged = editor.state.tables[family], staging.state.tables[family]
-    undisturbed = not (
-        editor.recording or living.prefixes() or staging.touched
-    )  # a first dump, with nothing to compare
-    differing = [] if undisturbed else living.differing(staged)
+    differing = _differing_still(living, staged, staging)
     if family == AF_INET6 and staging.doubts is not EVERYTHING:
         differing = [key for key in differing if not _explain(staging, key, bodies(living.get(key)))]
     taken, kept, still = _weigh(differing, staging)
@@ -134,6 +154,14 @@ def _settle_routes(editor: Editor, staging: Staging) -> Doubts:
     editor.state.tables[family] = staged
     editor.see_dumped_flags(staging)
     return still
+
+
+def _differing_still(living: RouteTables, staged: RouteTables, staging: Staging) -> list[NodeKey]:
+    """Of the prefixes that were found to differ, and those that may do for another reason, the ones that do now."""
+    doubtful = staging.doubts or ()
+    # What is touched or doubtful of a part with routes are prefixes.
+    others = cast(Iterable[NodeKey], (*staging.touched, *doubtful))
+    return [key for key in dict.fromkeys((*staging.differing, *others)) if living.get(key) != staged.get(key)]
 
 
 def _note_difference(

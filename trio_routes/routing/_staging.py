@@ -44,7 +44,7 @@ from ._differences import Difference
 from ._nodes import bodies
 from ._rules import in_order, without_state
 from ._state import Addresses, State
-from ._tables import Nodes
+from ._tables import NodeKey, Nodes
 from ._values import Address, Link
 
 _K = TypeVar("_K", bound=Hashable)
@@ -124,6 +124,7 @@ class Staging:
       state: What the dump says; only that part of it is filled in.
       flagged: Bodies as the dump showed them, with DEAD or LINKDOWN flags.
       touched: Entries that a notification spoke of since the dump began.
+      differing: Prefixes under which the complete dump was found to differ from the living tables.
       ways: Links by which next hops died or came alive meanwhile; NETCONFA_IFINDEX_ALL is any.
       contested: Whether the kernel changed something meanwhile without naming the entries.
       confirm: Whether what differs is only to become doubtful: nothing has suggested that the cache is wrong.
@@ -143,6 +144,7 @@ class Staging:
         self.state: State = State()
         self.flagged: list[RouteBody] = []
         self.touched: set[Hashable] = set()
+        self.differing: set[NodeKey] = set()
         self.ways: set[int] = set()
         self.contested = False
         # Bodies come as shared objects, hundreds of thousands of times; found by identity, which needs them kept.
