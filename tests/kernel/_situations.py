@@ -28,7 +28,8 @@ OPTIONS = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT),
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
 )
-_PROBING = [1, 1, 1, 127, 0]
+PROBING = [1, 1, 1, 127, 0]
+"""What they are meanwhile."""
 
 # Building the labs, and the slowest of the waits (settling 6 s, asking 13 s), on a machine that is busy otherwise.
 _MOST_SECONDS = 90.0
@@ -81,7 +82,7 @@ class Play:
 
     async def asking(self, pair: Pair) -> None:
         """Wait until the kernel is being asked about a connection."""
-        await until(lambda: options_of(pair) == _PROBING, seconds=15)
+        await until(lambda: options_of(pair) == PROBING, seconds=15)
 
     async def recovers(self, pair: Pair, *, within: float, since: float) -> float:
         """Wait until a connection is good again, and return how long after `since` that was."""

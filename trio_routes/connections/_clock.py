@@ -6,7 +6,8 @@
         GOOD ──── any other verdict, at t ────▶ SUSPECT until t + wait ──── deadline ───▶ the judge once more, then
                                                    │     ▲                                CLOSE, ASK or LEAVE
                               another verdict: ────┘     │
-                              same class: the deadline stays; a slow cause lengthens it, once
+                              same class: the deadline stays; a slow cause lengthens it, once,
+                              and a path that moves on, uncertain again, settles anew
                               another class: its own wait from then
                               never over max(30 s, the policy's wait) in all
 
@@ -108,6 +109,9 @@ def on_verdict(stand: Stand, verdict: Verdict, t: float, *, wait: float | None, 
     if slow or verdict is Verdict.CARRIER_LOST:
         # Never shortened again: a link is back seconds before its address is.
         deadline = max(deadline, stand.started + wait)
+    if moved and verdict.cls is VerdictClass.UNCERTAIN:
+        # It will be asked about: a packet into a path that only flips by would do the harm that settling prevents.
+        deadline = max(deadline, t + wait)
     deadline = _bounded(deadline, stand.started, wait)
     if unchanged and deadline == stand.deadline:
         return stand

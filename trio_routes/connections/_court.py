@@ -18,21 +18,21 @@ import trio
 from .._events import Event
 from ..netlink import AF_INET, AF_INET6
 from . import _clock as clock
-from ._connection import Acquittal, Connection, Loss, Record, is_closed_by_owner, owned_socket
+from ._connection import Acquittal, Connection, Loss, Record, is_closed_by_owner
+from ._decide import closes_unasked, decide
 from ._disconnect import cut
 from ._docket import Docket
-from ._evidence import SETTLED_SECONDS, is_acknowledged, mark_of
+from ._evidence import SETTLED_SECONDS
+from ._hearing import Word, has_ended, hear, take_mark
 from ._herald import Counters, Herald
 from ._index import Index, needs_of
 from ._judge import (
     Finding,
     View,
     has_slow_cause,
-    is_likely_translated,
     judge,
     may_be_stale,
 )
-from ._tcp_info import has_error, read_tcp_info
 from ._verdict import Standing, Verdict, VerdictClass
 
 if TYPE_CHECKING:
@@ -183,6 +183,9 @@ class Court:
         """Judge a connection whose deadline has passed once more, and decide about it if nothing changed that."""
         record = connection.record
         self.judge(connection, self.docket.dirty.pop(connection, record.cause))
+        if is_closed_by_owner(record):
+            self.close(connection)
+            return
         self._hear(connection)
         if not record.stand.suspect or record.stand.deadline > trio.current_time():
             return
@@ -209,25 +212,20 @@ class Court:
             if self.asker is not None:
                 self.asker.look(connection)
             return
-        sock = owned_socket(record)
-        info = None if sock is None else read_tcp_info(sock)
-        if sock is None or info is None:
-            return
-        if info.closed:
-            if has_error(sock):
-                self.end(connection, record.stand.verdict, record.cause, evidence="reset meanwhile", reset=True)
-            else:
-                self.gone(connection)  # both sides had finished
-        elif record.mark is not None and is_acknowledged(record.mark, info):
-            self._acquit(connection, "acknowledged data")
+        match hear(record):
+            case Word.ACKNOWLEDGED:
+                self._acquit(connection, Word.ACKNOWLEDGED.value)
+            case Word.RESET:
+                self._end_reset(connection)
+            case Word.FINISHED:
+                self._finished(connection)
+            case Word.NOTHING:
+                pass
 
     def mark(self, connection: Connection) -> None:
         """Note how far a suspect connection has got, half a second after the change (rule J4)."""
-        record = connection.record
-        sock = owned_socket(record)
-        if record.stand.suspect and sock is not None:
-            info = read_tcp_info(sock)
-            record.mark = None if info is None else mark_of(info)
+        if connection.record.stand.suspect:
+            take_mark(connection.record)
 
     def woke(self, slept_seconds: float) -> None:
         """The machine has slept: give the network time to come back (rule J7).
@@ -244,7 +242,7 @@ class Court:
                 self._mark_later(connection)
                 self.docket.watch(connection)
             if slept_seconds >= clock.LONG_SLEEP_SECONDS and self.asker is not None and self.asker.can_ask(connection):
-                record.doubted = True
+                record.doubted, record.acquittal = True, None
                 self.docket.mark([connection], f"the machine slept for {slept_seconds:.0f} s")
         self.docket.ring()
 
@@ -336,26 +334,8 @@ class Court:
     # ---- deciding --------------------------------------------------------------------------
 
     def _decide(self, connection: Connection) -> clock.Decision:
-        record, stand = connection.record, connection.record.stand
-        stale = stand.verdict is Verdict.REJECTED and may_be_stale(connection.flow, record.before, record.now)
-        return clock.at_deadline(
-            stand,
-            doubtful=record.born_broken or stale,
-            can_ask=self.asker is not None and self.asker.can_ask(connection),
-            close_unasked=self._closes_unasked(connection, stale=stale),
-        )
-
-    def _closes_unasked(self, connection: Connection, *, stale: bool) -> bool:
-        """What to do with a verdict that ought to be asked about, and cannot be (rule J8)."""
-        record, policy = connection.record, connection.policy
-        verdict = record.stand.verdict
-        if verdict.cls is VerdictClass.HINT:
-            return True  # only a policy with a number of seconds for it lets a hint fall due
-        if verdict.cls is VerdictClass.CERTAIN and not stale:
-            return True  # broken since it was registered, and nothing speaks for it
-        if not policy.ask_kernel and policy.wait(verdict, slow=False) == 0:
-            return True  # Policy.immediate(): every closing verdict closes
-        return is_likely_translated(connection.flow, record.hops, self.cache)
+        can_ask = self.asker is not None and self.asker.can_ask(connection)
+        return decide(connection, self.cache, can_ask=can_ask)
 
     # ---- what asking brings ----------------------------------------------------------------
 
@@ -391,15 +371,25 @@ class Court:
     def reset(self, connection: Connection) -> None:
         """One of its tasks had an error that may be a reset: so it is, if it is suspect and has no peer any more."""
         self.settle(connection)
-        record = connection.record
-        sock = owned_socket(record)
-        info = None if sock is None else read_tcp_info(sock)
-        if record.stand.suspect and info is not None and info.closed:
-            evidence = "reset while suspect"
-            self.end(connection, record.stand.verdict, record.cause, evidence=evidence, reset=True)
+        if connection.record.stand.suspect and has_ended(connection.record):
+            self._end_reset(connection)
 
-    def gone(self, connection: Connection) -> None:
-        """A connection has ended of itself, or by its owner: there is nothing to be lost."""
+    def _end_reset(self, connection: Connection) -> None:
+        record = connection.record
+        self.end(connection, record.stand.verdict, record.cause, evidence="reset while suspect", reset=True)
+
+    def unanswered(self, connection: Connection) -> None:
+        """A connection that was to be asked about has ended of itself, or cannot be asked after all."""
+        record = connection.record
+        if has_ended(record) or is_closed_by_owner(record):
+            self._finished(connection)
+        elif record.stand.suspect and not self.adjourned:
+            record.stand = clock.left(record.stand)
+            if closes_unasked(connection, self.cache):
+                self.end(connection, record.stand.verdict, record.cause)
+
+    def _finished(self, connection: Connection) -> None:
+        """Both sides, or its owner, have ended it: there is nothing to be lost."""
         record = connection.record
         if record.stand.standing is not Standing.LOST:
             record.unfit = True

@@ -106,4 +106,5 @@ class Docket:
 
 def _is_valid(entry: tuple[float, int, Connection]) -> bool:
     deadline, _, connection = entry
-    return connection.record.stand.deadline == deadline
+    # One that was left, suspect as it was, is nobody's affair any more: its socket may well live on.
+    return connection.record.stand.deadline == deadline and connection.record.references > 0

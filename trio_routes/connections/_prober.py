@@ -75,8 +75,8 @@ class Clerk(Protocol):
         """Silence is an answer at `until` only."""
         ...
 
-    def gone(self, connection: Connection) -> None:
-        """There is nobody left to ask about."""
+    def unanswered(self, connection: Connection) -> None:
+        """It has ended of itself, or cannot be asked after all."""
         ...
 
 
@@ -104,7 +104,7 @@ class _Case:
         self.over = False
 
 
-def line_of(record: Record, *, may_duplicate: bool = False) -> AnyLine | None:
+def line_of(record: Record, may_duplicate: bool = False) -> AnyLine | None:
     """Whom to ask about a connection; None if there is nobody."""
     if can_be_asked(record):
         return Line(record, may_duplicate=may_duplicate)
@@ -121,10 +121,12 @@ class Prober:
 
     Args:
       clerk: Takes the answers.
+      find: Finds whom to ask, and whether that may take a descriptor; None where there is nobody.
     """
 
-    def __init__(self, clerk: Clerk) -> None:
+    def __init__(self, clerk: Clerk, find: Callable[[Record, bool], AnyLine | None] = line_of) -> None:
         self._clerk = clerk
+        self._find = find
         self._cases: dict[Hashable, _Case] = {}
         self._waiting: deque[_Case] = deque()
         self._next_start = -math.inf
@@ -132,7 +134,7 @@ class Prober:
 
     def can_ask(self, record: Record) -> bool:
         """Whether there is anybody to ask about a connection."""
-        return line_of(record) is not None
+        return self._find(record, False) is not None
 
     def ask(self, connection: Connection) -> float:
         """Ask about a connection as soon as the pace allows it.
@@ -148,7 +150,7 @@ class Prober:
             case = _Case(connection, former.line, t)
             case.until = t + LEAST_SECONDS
         else:
-            line = line_of(connection.record, may_duplicate=len(self._cases) < _MOST_DUPLICATES)
+            line = self._find(connection.record, len(self._cases) < _MOST_DUPLICATES)
             if line is None:
                 return t
             case = _Case(connection, line, starts)
@@ -214,7 +216,7 @@ class Prober:
             seconds = case.line.begin()
             if seconds is None:
                 self._forget(case)
-                self._clerk.gone(case.connection)
+                self._clerk.unanswered(case.connection)
                 continue
             case.began, case.until = t, t + seconds
             self._clerk.prolong(case.connection, case.until, "")
@@ -223,7 +225,7 @@ class Prober:
         reply = case.line.look()
         if reply is None:
             self._forget(case)
-            self._clerk.gone(case.connection)
+            self._clerk.unanswered(case.connection)
         elif reply is Reply.ACCEPTED:
             self._clerk.answered(case.connection, accepted=True, by=_ACCEPTED_BY)
         elif reply is Reply.RESET:
