@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from ipaddress import ip_address
 
+import attrs
 import pytest
 
 from trio_routes.netlink import (
@@ -14,13 +15,14 @@ from trio_routes.netlink import (
     FR_ACT_NOP,
     FR_ACT_PROHIBIT,
     RTN_THROW,
+    LinkMessage,
     NetconfMessage,
     NexthopMessage,
     RuleMessage,
 )
 from trio_routes.routing import Explanation, Why
 
-from ._build import ETH0, ETH1, ETH2, UP, Host, hop
+from ._build import CARRIER, ETH0, ETH1, ETH2, UP, Host, hop
 
 
 @pytest.fixture
@@ -150,6 +152,19 @@ def test_ipv6_source_prefixes_and_preferences_are_told(host: Host) -> None:
     host.add("2001:db9::/32", hop(ETH1), preference=3)
     host.add("2001:db9::/32", hop(ETH2), preference=1, flags=0x800)
     assert Why.NOT_PREFERRED in whys(explain(host, "2001:db9::1"))
+
+
+def test_a_link_without_ipv6_is_told_from_one_without_carrier(host: Host) -> None:
+    small = LinkMessage(ETH1, "eth1", UP | CARRIER, mtu=1000)
+    host.cache.apply_link(small, gone=False)
+    host.cache.apply_nexthop(NexthopMessage(1, AF_INET6, ifindex=ETH1), gone=False)
+    host.add("2001:db8::/32", nexthop_id=1)
+    assert Why.NO_IPV6 in whys(explain(host, "2001:db8::1"))
+    host.cache.apply_link(attrs.evolve(small, mtu=1500, flags=UP), gone=False)
+    host.cache.apply_switches(NetconfMessage(AF_INET6, ETH1, ignore_routes_with_linkdown=1), gone=False)
+    host.cache.apply_nexthop(NexthopMessage(1, AF_INET6, ifindex=ETH1), gone=False)
+    host.add("2001:db8::/32", nexthop_id=1)
+    assert Why.NO_CARRIER in whys(explain(host, "2001:db8::1"))
 
 
 def test_an_explanation_has_the_lookups_answer_whatever_is_asked(host: Host) -> None:

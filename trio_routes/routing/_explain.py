@@ -59,6 +59,7 @@ class Why(enum.Enum):
     LINK_DOWN = "its link is down"
     DEAD = "its next hop is dead"
     NO_CARRIER = "its link has no carrier, and such routes are ignored"
+    NO_IPV6 = "its link has too small an MTU for IPv6"
     OTHER_DEVICE = "leads to another device than the one asked for"
     UNKNOWN_NEXTHOP = "its nexthop object is not there"
     NEXTHOP_LEAF = "a longer prefix of the same address has a nexthop object without a usable member"

@@ -68,13 +68,16 @@ def resolve(state: State, query: Query, generation: int = 0, trace: Trace | None
         query.uid = 0 if query.iif else query.uid  # who forwards is nobody
     if query.family == AF_INET6 or query.iif:
         return _by_rules(state, query, generation, trace)
-    found = before_tables(state, query, generation, trace)
+    special = is_special(query)
+    found = None
+    if special or query.oif or query.source_address:
+        found = before_tables(state, query, special, generation, trace)
     if found is None:
         found = _by_rules(state, query, generation, trace)
         if query.oif and query.onlink_fallback and found.outcome is not _ROUTED and not query.vrf:
             # The kernel takes the tables for wrong then, rejects included, and the destination for being on that link.
             found = on_link(state, query, query.oif, generation, trace)
-    return after_tables(state, query, found) if is_special(query) else found
+    return after_tables(state, query, found) if special else found
 
 
 def _enter_vrf(state: State, query: Query) -> None:

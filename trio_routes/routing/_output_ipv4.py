@@ -35,6 +35,7 @@ from ._nodes import bodies
 from ._query import Query
 from ._source import select_ipv4
 from ._state import State, bare, family_of
+from ._tables import longest
 from ._values import Kind, Link, Outcome, Resolution, Route
 
 _LIMITED_BROADCAST = 0xFFFFFFFF
@@ -47,8 +48,8 @@ def is_special(query: Query) -> bool:
     return address >> 28 == 0xE or not address or address == _LIMITED_BROADCAST or query.source_address >> 24 == 127
 
 
-def before_tables(state: State, query: Query, generation: int, trace: Trace | None) -> Resolution | None:
-    """Answer what needs no tables; None for all else."""
+def before_tables(state: State, query: Query, special: bool, generation: int, trace: Trace | None) -> Resolution | None:
+    """Answer what needs no tables; None for all else. `special` is what `is_special` says."""
     refused, detail = 0, ""
     if query.source_address and not is_own_ipv4(state, query):
         refused, detail = _refuse_source(query)
@@ -60,7 +61,7 @@ def before_tables(state: State, query: Query, generation: int, trace: Trace | No
         # ENETUNREACH is what NO_ROUTE means anyway.
         refused = 0 if refused == errno.ENETUNREACH else refused
         return Resolution(Outcome.NO_ROUTE, source=query.source, generation=generation, refused=refused)
-    return _special_destination(state, query, generation, trace) if is_special(query) else None
+    return _special_destination(state, query, generation, trace) if special else None
 
 
 def _special_destination(state: State, query: Query, generation: int, trace: Trace | None) -> Resolution | None:
@@ -159,7 +160,7 @@ def _is_multicast(address: int) -> bool:
 def is_own_ipv4(state: State, query: Query) -> bool:
     """__ip_dev_find(): an address of any link, or one that a `local` route of table 255 covers."""
     # The table first: it has a /32 for every address, and an integer is found faster than an address object.
-    node = state.tables[AF_INET].longest(RT_TABLE_LOCAL, query.source_address)
+    node = longest(state.tables[AF_INET].search(RT_TABLE_LOCAL), query.source_address)
     if node is not None and (node if not isinstance(node, tuple) else node[0]).type == RTN_LOCAL:
         return True
     return query.source is not None and bool(state.addresses.of(query.source))

@@ -28,7 +28,7 @@ from ._explain import Trace, Why
 from ._query import Query
 from ._rules import is_tos
 from ._state import State
-from ._values import Outcome
+from ._values import Link, Outcome
 
 _REJECTS = {
     RTN_BLACKHOLE: Outcome.BLACKHOLE,
@@ -62,7 +62,7 @@ def search_ipv4(state: State, table: int, query: Query, trace: Trace | None = No
     """Search an IPv4 table; None where nothing in it answers. The answer may be a throw route."""
     leaf_left: int | None = None
     address = query.address
-    for _, mask, nodes in state.tables[AF_INET].search(table):
+    for mask, nodes in state.tables[AF_INET].search(table):
         prefix = address & mask
         node = nodes.get(prefix)
         if node is None:
@@ -152,7 +152,7 @@ def search_ipv6(state: State, table: int, query: Query, trace: Trace | None = No
     """Search an IPv6 table; None where nothing in it answers. The answer may be a throw route."""
     descending = True
     address = query.address
-    for prefix_length, mask, nodes in state.tables[AF_INET6].search(table):
+    for mask, nodes in state.tables[AF_INET6].search(table):
         prefix = address & mask
         node = nodes.get(prefix)
         if node is None:
@@ -166,7 +166,7 @@ def search_ipv6(state: State, table: int, query: Query, trace: Trace | None = No
         routes = node if isinstance(node, tuple) else (node,)
         sources = _sources(routes, query)
         _note_all(trace, [body for body in routes if not _covers_source(body, query)], prefix, Why.SOURCE_PREFIX)
-        if descending and prefix_length and sources == [(0, 0)] and any(body.source_length for body in routes):
+        if descending and mask and sources == [(0, 0)] and any(body.source_length for body in routes):
             # On its way down the kernel looks at a prefix's source-specific routes first, and where none
             # covers the source it leaves the prefix, plain routes included. Coming back up, it sees them.
             _note_all(trace, [body for body in routes if not body.source_length], prefix, Why.HIDDEN)
@@ -287,7 +287,9 @@ def _why_dead(state: State, body: RouteBody, hop: NextHop) -> Why:
     link = state.links.get(hop.ifindex)
     if link is not None and not link.up:
         return Why.LINK_DOWN
-    return Why.DEAD if state.dead(body, hop) else Why.NO_CARRIER
+    if state.dead(body, hop):
+        return Why.DEAD
+    return Why.NO_IPV6 if link is not None and link.flags & Link.IFF_LOWER_UP else Why.NO_CARRIER
 
 
 def _why_none(hops: tuple[NextHop, ...], whys: list[Why | None], trace: Trace) -> tuple[Why, str]:

@@ -24,11 +24,26 @@ from ._values import Route
 NodeKey: TypeAlias = tuple[int, int, int]
 Nodes: TypeAlias = dict[int, Node]
 _T = TypeVar("_T")
+# One table's (mask, nodes) for each prefix length, the longest first.
+Search: TypeAlias = Sequence[tuple[int, Nodes]]
 
 # Prefixes that are compared or freed in one go; some 1 to 2 ms.
 PIECE = 8192
 # How far `pick` walks into a dict; some 0.3 ms.
 _REACH = 50_000
+
+
+def longest(search: Search, destination: int) -> Node | None:
+    """The node of the longest prefix that covers a destination; None if no prefix does.
+
+    The lookup (`_table_lookup.py`) has this loop in its own body, as it goes on to shorter prefixes where no route of
+    the node answers: a generator in between would cost as much again as the loop.
+    """
+    for mask, nodes in search:
+        node = nodes.get(destination & mask)
+        if node is not None:
+            return node
+    return None
 
 
 class RouteTables:
@@ -43,8 +58,8 @@ class RouteTables:
         self.width = 32 if family == AF_INET else 128
         self.edits = 0
         self._nodes: dict[tuple[int, int], Nodes] = {}
-        # Per table, longest prefix first: (prefix length, mask, that length's nodes).
-        self._search: dict[int, list[tuple[int, int, Nodes]]] = {}
+        # Per table, longest prefix first: (mask, the nodes of that length).
+        self._search: dict[int, list[tuple[int, Nodes]]] = {}
         # To each body the one object that stands for it, and the dict that its routes live in.
         self._homes: dict[RouteBody, tuple[RouteBody, Nodes]] = {}
         self._by_link: dict[int, set[RouteBody]] = {}
@@ -67,7 +82,7 @@ class RouteTables:
             nodes = self._nodes[table, prefix_length] = {}
             mask = ((1 << prefix_length) - 1) << (self.width - prefix_length)
             search = self._search.setdefault(table, [])
-            search.append((prefix_length, mask, nodes))
+            search.append((mask, nodes))
             search.sort(key=lambda entry: -entry[0])
         return nodes
 
@@ -104,28 +119,16 @@ class RouteTables:
         elif key[:2] in self._nodes:
             self._nodes[key[:2]].pop(key[2], None)
 
-    def search(self, table: int) -> Sequence[tuple[int, int, Nodes]]:
-        """A table as the longest-prefix search wants it: (prefix length, mask, nodes) of every length, longest first.
-
-        The node of a length that covers an address is ``nodes.get(address & mask)``. The lookup runs that loop
-        itself: a generator in between would cost as much again as the loop.
-        """
+    def search(self, table: int) -> Search:
+        """What the longest-prefix search goes through in one table; see `longest`."""
         return self._search.get(table, ())
-
-    def longest(self, table: int, destination: int) -> Node | None:
-        """The node of the longest prefix that covers `destination`; None if no prefix does."""
-        for _, mask, nodes in self._search.get(table, ()):
-            node = nodes.get(destination & mask)
-            if node is not None:
-                return node
-        return None
 
     def matching(self, table: int, destination: int) -> Iterator[tuple[int, Node]]:
         """Yield (prefix length, node) of every prefix that covers `destination`, longest first."""
-        for prefix_length, mask, nodes in self._search.get(table, ()):
+        for mask, nodes in self._search.get(table, ()):
             node = nodes.get(destination & mask)
             if node is not None:
-                yield prefix_length, node
+                yield (node[0] if isinstance(node, tuple) else node).prefix_length, node
 
     def through_link(self, ifindex: int, wanted: Callable[[RouteBody], bool]) -> list[tuple[NodeKey, Node]]:
         """The nodes that hold a route with a next hop on a link, if `wanted` says yes to its body."""
