@@ -27,11 +27,12 @@ READ_SIZE = 64 * 1024
 # hundreds of messages each, so the octets are bounded too (about a thousand routes).
 BATCH_DATAGRAMS = 256
 BATCH_OCTETS = 128 * 1024
-# To read a notification takes a third of the time that it takes to apply it, and a process that changes
-# routes is faster than who applies them. The kernel's buffer holds some 20 000, so more are read in a turn
-# than are applied, and wait here: 32 MiB are some 230 000. The octets of a batch bound the reading, too,
-# so of a dump no more is read than is handed on.
-READ_DATAGRAMS = 1024
+# To read a notification takes a quarter of the time that it takes to apply it, and a process that changes
+# routes is faster than who applies them. The kernel's buffer holds some 20 000, so many are read in a turn,
+# few are handed on while there are more to read, and the others wait here: 32 MiB are some 230 000. The
+# octets of a batch bound the reading, too, so of a dump no more is read than is handed on.
+READ_DATAGRAMS = 512
+FEW_DATAGRAMS = 64
 MOST_WAITING_OCTETS = 32 * 1024 * 1024
 
 
@@ -118,10 +119,13 @@ class Channel:
         Raises:
           OSError: The socket failed.
         """
-        lost, emptied = ("", False) if self._waiting_octets >= MOST_WAITING_OCTETS else self._read_ahead()
+        if self._waiting_octets >= MOST_WAITING_OCTETS:
+            return Received(self._take_batch(BATCH_DATAGRAMS), more=True)
+        lost, emptied = self._read_ahead()
         if lost:
             return Received([], lost, more=not emptied)
-        return Received(self._take_batch(), more=bool(self._waiting) or not emptied)
+        batch = self._take_batch(BATCH_DATAGRAMS if emptied else FEW_DATAGRAMS)
+        return Received(batch, more=bool(self._waiting) or not emptied)
 
     def _read_ahead(self) -> tuple[str, bool]:
         """Read from the socket into our own queue; returns why something is lost, and whether nothing is left to read."""
@@ -160,10 +164,10 @@ class Channel:
             self._waiting_octets += length
         return "", False
 
-    def _take_batch(self) -> list[tuple[int, bytes]]:
+    def _take_batch(self, most: int) -> list[tuple[int, bytes]]:
         batch: list[tuple[int, bytes]] = []
         octets = 0
-        while self._waiting and len(batch) < BATCH_DATAGRAMS and octets < BATCH_OCTETS:
+        while self._waiting and len(batch) < most and octets < BATCH_OCTETS:
             batch.append(self._waiting.popleft())
             octets += len(batch[-1][1])
         self._waiting_octets -= octets
