@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -167,14 +168,18 @@ async def open_table(family: int, shape: Shape, size: int, empty: int) -> list[S
             sections.append(("longest stall of the loop while it loads", ticker.rows()))
             gc.collect()
             count = sum(1 for _ in routes(size, shape, family, 1))
-            grown = Row("growth of resident memory", (resident() - empty) / count, "B")
-            sections.append(("memory, per route", [grown]))
+            memory = [Row("growth of resident memory (RSS)", (resident() - empty) / count, "B")]
+            sections.append(("memory, per route", memory))
             cache = pt._engine.cache
             libraries = tries(shape, size) if shape == "mixed" and family == AF_INET else {}
             if family == AF_INET:
                 sections += lookups(pt, cache, shape, size, libraries)
             sections += changes(cache, family, libraries)
             sections += await resync(pt, ticker)
+        tracemalloc.start()
+        async with trio_routes.open_pt() as pt:
+            memory.append(Row("allocated, by tracemalloc", tracemalloc.get_traced_memory()[0] / count, "B"))
+        tracemalloc.stop()
         nursery.cancel_scope.cancel()
     return sections
 
