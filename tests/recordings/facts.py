@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from trio_routes import Event, LinkDown, LinkUp, RouteRemoved
+from trio_routes import Event, LinkDown, LinkUp, RouteAdded, RouteRemoved, RouteReplaced
 from trio_routes._routes import Routes
 from trio_routes.cli._event_json import rule_as_json
 from trio_routes.cli._event_text import event_line
@@ -30,7 +30,7 @@ COMMANDS = {
 def event_lines(events: Iterable[Event], routes: Routes) -> list[str]:
     """Each event's type and key facts, and the cause of what the kernel did not announce.
 
-    Routes that go together, by one cause that the cache derived, go in no particular order.
+    Routes that change together, by one cause that the cache derived or by a dump, do so in no particular order.
     """
     events = list(events)
     names = {link.ifindex: link.name for link in routes.links.values()}
@@ -45,7 +45,7 @@ def event_lines(events: Iterable[Event], routes: Routes) -> list[str]:
 
 
 def _cause_in_common(event: Event) -> object:
-    if isinstance(event, RouteRemoved) and not event.cause.startswith("RTM_"):
+    if isinstance(event, RouteAdded | RouteRemoved | RouteReplaced) and not event.cause.startswith("RTM_"):
         return event.generation, event.cause
     return event
 
