@@ -58,11 +58,14 @@ from .portal import (
 )
 from .routing import (
     Address as Address,
+    Explanation as Explanation,
     Link as Link,
     Outcome as Outcome,
     Resolution as Resolution,
     Route as Route,
     Rule as Rule,
+    Step as Step,
+    Why as Why,
 )
 
 _logging.getLogger(__name__).addHandler(_logging.NullHandler())

@@ -259,7 +259,7 @@ def no_route(resolution: Resolution, message: str) -> NoRouteError:
     A path that is routed and lost all the same (its device, its source address) has no number; it is reported as
     ENETUNREACH.
     """
-    return NoRouteError(resolution.outcome.errno or errno.ENETUNREACH, message, resolution)
+    return NoRouteError(resolution.errno or errno.ENETUNREACH, message, resolution)
 
 
 async def open_tcp_stream(
