@@ -206,21 +206,25 @@ async def multipath(world: World) -> None:
 
 async def test_a_multipath_default_is_a_gateway_as_long_as_the_own_member_lives(lab: Lab, family: int) -> None:
     # Routed, not translated: for a source that a member has, IPv4 takes that member. IPv6 takes whichever the hash of
-    # the addresses says (measured on 6.18), and when that one goes moves to another.
+    # the addresses says (measured on 6.18), and when that one goes moves to another: whether it did has to be asked.
     async with open_world(lab, family, nat=False) as world:
         await multipath(world)
         await world.add_healthy(far=False)
-        by_wifi = await world.connect(local_address=world.net.wlan0_addresses[family])
+        asking = Policy() if family == 6 else None
+        by_wifi = await world.connect(local_address=world.net.wlan0_addresses[family], policy=asking)
         by_lte = await world.connect(local_address=world.net.wwan0_addresses[family])
         assert by_wifi.near.connection.now.multipath
 
         world.net.wwan0.down()  # the kernel says nothing of a member that dies
         error = await by_lte.lost()
         assert error.verdict is {4: Verdict.EGRESS_CHANGED, 6: Verdict.SOURCE_GONE}[family]
+        await world.applied()
+        assert by_wifi.standing is (Standing.SUSPECT if family == 6 else Standing.GOOD)
+        await until(lambda: by_wifi.standing is not Standing.SUSPECT, seconds=10)  # 6 s of settling: a link went
         await world.the_healthy_live(by_wifi, lost=1)
 
         world.net.wlan0.down()
-        error = await by_wifi.lost()
+        error = await by_wifi.lost(within=10)
         assert error.verdict is {4: Verdict.NO_ROUTE, 6: Verdict.SOURCE_GONE}[family]
         await world.the_healthy_live(lost=2)
 
