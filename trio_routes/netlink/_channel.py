@@ -70,8 +70,8 @@ class Channel:
         self._buffer = bytearray(READ_SIZE)
         self._sequence = 0
         self._draining = False
-        # What was read, and not yet handed on.
-        self._waiting: deque[tuple[int, bytes]] = deque()
+        # What was read, and not yet handed on; mere bytes, of which the garbage collector need not know.
+        self._waiting: deque[bytes] = deque()
         self._waiting_octets = 0
         self.statistics: ChannelStatistics = ChannelStatistics()
 
@@ -159,8 +159,7 @@ class Channel:
                 counters.truncated += 1
                 self._throw_away()
                 return "a datagram was larger than the read buffer", False
-            data = bytes(memoryview(self._buffer)[:length])
-            self._waiting.append((self._request_answered(data), data))
+            self._waiting.append(bytes(memoryview(self._buffer)[:length]))
             self._waiting_octets += length
         return "", False
 
@@ -168,8 +167,9 @@ class Channel:
         batch: list[tuple[int, bytes]] = []
         octets = 0
         while self._waiting and len(batch) < most and octets < BATCH_OCTETS:
-            batch.append(self._waiting.popleft())
-            octets += len(batch[-1][1])
+            data = self._waiting.popleft()
+            batch.append((self._request_answered(data), data))
+            octets += len(data)
         self._waiting_octets -= octets
         return batch
 
