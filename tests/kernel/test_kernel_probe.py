@@ -7,6 +7,8 @@ connections to a neighbour, over loopback, and by the other uplink.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import socket
 from ipaddress import ip_address
@@ -28,12 +30,21 @@ situation = _probe.situation
 
 BY_KEEPALIVE = ["the far side, asked by keepalive"]
 BY_DATA = ["acknowledged data"]
-SLACK = 1.0  # for a machine that is busy otherwise
+SLACK = 3.0  # upper bounds only: for a machine that is busy otherwise
 
 NAT = two_uplinks(nat=True)
 NAT_AND_SPARE = two_uplinks(nat=True, spare_gateway=True)
 ROUTED = two_uplinks(nat=False)
 ROUTED_AND_SPARE = two_uplinks(nat=False, spare_gateway=True)
+
+
+def open_files() -> set[str]:
+    """What this process's descriptors lead to."""
+    found = set[str]()
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the one that listed them
+            found.add(os.readlink(f"/proc/self/fd/{number}"))
+    return found
 
 
 def probes_of(pair: Pair) -> int:
@@ -303,7 +314,7 @@ async def reset_before_asking(play: Play) -> None:
     let_resets_back(play)
     pair, bare = await play.world.connect(), await play.world.connect()
     stream = bare.near.inner
-    since = move_to_lte(play)
+    move_to_lte(play)
     await play.suspect(pair, Verdict.EGRESS_CHANGED)
 
     async def guarded_body() -> None:
@@ -324,9 +335,9 @@ async def reset_before_asking(play: Play) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(guarded_body)
         await pair.near.send_all(b"who are you?")
-        error = await pair.lost(within=0.9)
+        error = await pair.lost()
         assert error.verdict is Verdict.EGRESS_CHANGED
-    assert trio.current_time() - since < 1, "nobody waited for the end of settling"
+        assert "reset while suspect" in error.loss.evidence, "nobody waited for the end of settling"
     await play.world.the_healthy_live(lost=2)
 
 
@@ -478,9 +489,9 @@ async def own_keepalive(play: Play) -> None:
     saved = options_of(pair)
     since = move_to_lte(play)
     await play.asking(pair)
-    await trio.sleep(1.5)
+    await until(lambda: probes_of(pair) > 0)
     move_back(play)
-    await play.recovers(pair, within=4, since=since)
+    await play.recovers(pair, within=4 + SLACK, since=since)
     await until(lambda: options_of(pair) == saved, seconds=3)
     await trio.sleep(3)
     await play.world.the_healthy_live(pair, lost=0)
@@ -494,6 +505,7 @@ async def on_every_way_out(play: Play) -> None:
     saved = options_of(left)
     duplicate = closed.near.socket.dup()
     bare = guarded.near.socket
+    inode = os.fstat(bare.fileno()).st_ino
     with world.pt.guard(bare):
         guarded.near._release()
         move_to_lte(play)
@@ -506,12 +518,10 @@ async def on_every_way_out(play: Play) -> None:
         bare.close()  # without telling anybody
         spare = [duplicate.getsockopt(*option) for option in OPTIONS]
         assert spare == saved
-        await trio.sleep(0.5)
+        await until(lambda: f"socket:[{inode}]" not in open_files())  # the duplicate that asking held
     duplicate.close()
     move_back(play)
     await left.exchange()
-    with trio.fail_after(2):
-        assert await guarded.far.receive_some() == b"", "the duplicate that asking held is closed"
     await world.the_healthy_live(lost=0)
 
 
