@@ -15,6 +15,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TypeAlias, TypeVar, cast
@@ -41,6 +42,7 @@ from trio_routes.netlink import (
     get_route,
 )
 from trio_routes.routing import Cache
+from trio_routes.routing._tables import longest
 
 _T = TypeVar("_T")
 # What was measured to the rows of all libraries.
@@ -89,7 +91,7 @@ def dumps(family: int, shape: Shape, size: int) -> Iterator[Row]:
     rounds = 5 if size < 300_000 else 3
     last, _ = list(prefixes(size, shape, 4 if family == AF_INET else 6))[-1]
     count = sum(1 for _ in routes(size, shape, family, 1))
-    yield Row("kernel's own dump, bytes thrown away", least(lambda: bare_dump(family), rounds) / count)
+    yield Row("kernel's own dump, bytes thrown away", least(lambda: bare_dump(family)[0], rounds) / count)
     yield Row("ip route show > /dev/null", least(lambda: ip_route_show(family), rounds) / count)
     yield Row("open_pt() and lookup()", least(lambda: trio.run(until_lookup, family, last), rounds) / count)
     option = "4" if family == AF_INET else "6"
@@ -110,17 +112,24 @@ def dumps(family: int, shape: Shape, size: int) -> Iterator[Row]:
         yield Row(name, least(lambda words=words: peer_dump(words), one_round) / count)  # type: ignore[misc]
 
 
-def bare_dump(family: int) -> float:
-    """Have the kernel dump one family's routes and throw the bytes away: no reader can be faster."""
+def bare_dump(family: int) -> tuple[float, float]:
+    """Have the kernel dump one family's routes and throw the bytes away: no reader can be faster.
+
+    Returns:
+      The seconds of the whole, and of the longest single read, for which every reader has to stand still.
+    """
     with blocking_netlink() as sock:
         buffer = bytearray(65536)
         before = time.perf_counter()
         sock.send(dump_routes(family).message(1))
+        slowest, read = 0.0, before
         while True:
             length = sock.recv_into(buffer)
+            last, read = read, time.perf_counter()
+            slowest = max(slowest, read - last)
             # A DONE is the last message of its datagram, and 20 bytes long.
             if int.from_bytes(buffer[length - 16 : length - 14], sys.byteorder) == MessageType.DONE:
-                return time.perf_counter() - before
+                return read - before, slowest
 
 
 def blocking_netlink() -> socket.socket:
@@ -165,7 +174,8 @@ async def open_table(family: int, shape: Shape, size: int, empty: int) -> list[S
         ticker.reset()
         async with trio_routes.open_pt() as pt:
             await trio.sleep(0.01)
-            sections.append(("longest stall of the loop while it loads", ticker.rows()))
+            kernels = Row("the kernel's longest single answer to a read", bare_dump(family)[1])
+            sections.append(("longest stall of the loop while it loads", [kernels, *ticker.rows()]))
             gc.collect()
             count = sum(1 for _ in routes(size, shape, family, 1))
             memory = [Row("growth of resident memory (RSS)", (resident() - empty) / count, "B")]
@@ -218,11 +228,7 @@ def each(function: Callable[[_T], object], arguments: Sequence[_T], rounds: int 
 def lookups(pt: trio_routes.Pt, cache: Cache, shape: Shape, size: int, libraries: Libraries) -> list[Section]:
     """Measure lookups that hit the table and such of random addresses, IPv4."""
     plain = plain_lookup(cache)
-    tables = cache.state.tables[AF_INET]
-
-    def inner(destination: int) -> object:
-        return next(tables.matching(RT_TABLE_MAIN, destination), None)
-
+    inner = partial(longest, cache.state.tables[AF_INET].search(RT_TABLE_MAIN))
     sections: list[Section] = []
     for name, hits in (("hit", True), ("random", False)):
         asked = addresses(size, shape, LOOKED_UP, hits=hits)
