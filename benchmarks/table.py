@@ -29,11 +29,13 @@ class Row:
       value: For one operation: seconds, or bytes; or how often something happened. NaN where it could not be
         measured; the label says why.
       unit: "s", "B" or "times".
+      reference: Whether the rows after it are compared with this one; the first of a unit is one in any case.
     """
 
     label: str
     value: float
     unit: Unit = "s"
+    reference: bool = False
 
 
 # A heading, and the rows under it, of which the first of each unit is the reference.
@@ -60,6 +62,8 @@ def format_table(benchmarks: Iterable[Section]) -> str:
             if math.isnan(row.value):
                 lines.append((f"  {row.label}", "–", ""))
                 continue
+            if row.reference:
+                references[row.unit] = row.value
             reference = references.setdefault(row.unit, row.value)
             ratio = f"× {row.value / reference:.2f}" if reference and row.unit != "times" else ""
             lines.append((f"  {row.label}", _with_unit(row.value, row.unit), ratio))
