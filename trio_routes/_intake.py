@@ -90,7 +90,7 @@ class Intake:
           NetlinkDecodeError: A message breaks its framing; what follows it in the datagram is lost.
         """
         batch = self._routes.decode_many(data)
-        staging.take_routes(batch.routes)
+        staging.take_routes(batch.runs)
         said = DumpEnd(torn=bool(batch.flags & NLM_F_DUMP_INTR))
         for header, start, end in iter_messages(data, batch.end):
             said.torn |= bool(header.flags & NLM_F_DUMP_INTR)
@@ -106,7 +106,8 @@ class Intake:
     def _stage_message(self, staging: Staging, kind: int, data: bytes, start: int, end: int) -> None:
         match kind:
             case MessageType.RTM_NEWROUTE:
-                staging.take_routes([self._routes.decode(data, start, end)])
+                destination, body = self._routes.decode(data, start, end)
+                staging.take_routes([(body, (destination,))])
             case MessageType.RTM_NEWLINK:
                 staging.take_link(decode_link(data, start, end))
             case MessageType.RTM_NEWADDR:

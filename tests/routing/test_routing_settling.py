@@ -47,6 +47,11 @@ def test_every_difference_is_taken_or_kept_and_only_doubtful_ones_stay_open(
     assert all(key in still for key in kept if doubts is None or key in doubts)
 
 
+def take(staging: Staging, *routes: tuple[int, RouteBody]) -> None:
+    """Take routes in as a dump brings them, one after the other."""
+    staging.take_routes([(route, [destination]) for destination, route in routes])
+
+
 class FakeKernel:
     """One prefix after the other is dumped; between them, routes change, and are spoken of."""
 
@@ -137,7 +142,7 @@ def test_once_nothing_is_doubtful_the_cache_equals_the_kernel(
         staging = cache.stage(Part.IPV4_ROUTES, doubts)
         happen(between[0])
         for destination, then in zip(DESTINATIONS, between[1:4], strict=True):
-            staging.take_routes([(destination, route) for route in kernel.routes.get(destination, ())])
+            staging.take_routes([(route, [destination]) for route in kernel.routes.get(destination, ())])
             happen(then)
         doubts = settle_one_by_one(cache, staging, between[4:], happen)
         assert doubts is not EVERYTHING
@@ -153,7 +158,7 @@ def test_once_nothing_is_doubtful_the_cache_equals_the_kernel(
 def test_a_dump_of_nothing_known_that_the_kernel_contradicted_is_not_believed() -> None:
     host = Host()
     staging = host.cache.stage(Part.IPV4_ROUTES, EVERYTHING)
-    staging.take_routes([body("192.0.2.0/24", hop(ETH0))])
+    take(staging, body("192.0.2.0/24", hop(ETH0)))
     host.link(ETH0, 0)  # takes the route away without a word
     assert host.cache.settle(staging) is EVERYTHING
     assert host.way("192.0.2.1") == "no route"
@@ -164,7 +169,7 @@ def test_an_audit_that_a_link_contradicted_keeps_what_the_cache_derived() -> Non
     host.add("192.0.2.0/24", hop(ETH0))
     host.cache.take_changes()
     staging = host.cache.stage(Part.IPV4_ROUTES, NO_DOUBTS)
-    staging.take_routes([body("192.0.2.0/24", hop(ETH0)), body("198.51.100.0/24", hop(ETH1))])
+    take(staging, body("192.0.2.0/24", hop(ETH0)), body("198.51.100.0/24", hop(ETH1)))
     host.link(ETH0, 0)
     assert not host.cache.settle(staging)
     assert host.way("192.0.2.1") == "no route" and host.way("198.51.100.1") == (ETH1, None)
@@ -174,7 +179,7 @@ def test_what_a_contested_dump_says_of_doubtful_entries_stays_open() -> None:
     host = Host()
     destination, route = body("192.0.2.0/24", hop(ETH0))
     staging = host.cache.stage(Part.IPV4_ROUTES, {(254, 24, destination)})
-    staging.take_routes([(destination, route)])
+    take(staging, (destination, route))
     host.link(ETH0, 0)
     assert host.cache.settle(staging) == {(254, 24, destination)}
 
@@ -246,7 +251,7 @@ def test_an_audit_finds_what_was_missed() -> None:
     host.add(changed, hop(ETH0))
     host.cache.take_changes()
     staging = host.cache.stage(Part.IPV4_ROUTES, NO_DOUBTS)
-    staging.take_routes([missed, body(changed, hop(ETH1))])
+    take(staging, missed, body(changed, hop(ETH1)))
     host.cache.settle(staging)
     batch = host.cache.take_changes()
     kinds = sorted((change.old is not None, change.new is not None) for change in batch.routes)
@@ -260,7 +265,7 @@ def test_a_default_gateway_that_a_dump_corrects_is_a_gateway_change() -> None:
     host.add("0.0.0.0/0", hop(ETH0, "10.0.0.1"))
     host.cache.take_changes()
     staging = host.cache.stage(Part.IPV4_ROUTES, EVERYTHING)
-    staging.take_routes([body("0.0.0.0/0", hop(ETH0, "10.0.0.2"))])
+    take(staging, body("0.0.0.0/0", hop(ETH0, "10.0.0.2")))
     host.cache.settle(staging)
     (change,) = host.cache.take_changes().gateways
     assert [str(way.gateway) for way in change.after] == ["10.0.0.2"]
@@ -275,7 +280,7 @@ def test_a_route_that_the_kernels_dump_hides_is_kept_by_an_audit_only() -> None:
         host.add("2001:db8::/32", hop(ETH0), flags=NLM_F_APPEND)
         host.cache.take_changes()
         staging = host.cache.stage(Part.IPV6_ROUTES, doubts)
-        staging.take_routes([group])
+        take(staging, group)
         host.cache.settle(staging)
         assert len(host.routes("2001:db8::/32")) == expected
         assert len(host.cache.take_changes().routes) == 2 - expected
@@ -285,7 +290,7 @@ def test_routes_of_another_family_in_a_dump_are_left_out() -> None:
     # A kernel without IPv6 answers a request for IPv6 routes with those of all families.
     cache = Cache()
     staging = cache.stage(Part.IPV6_ROUTES, EVERYTHING)
-    staging.take_routes([body("192.0.2.0/24", hop(ETH0))])
+    take(staging, body("192.0.2.0/24", hop(ETH0)))
     cache.settle(staging)
     assert not list(cache.routes())
 
@@ -324,6 +329,6 @@ def test_a_repeated_message_in_a_dump_is_one_route(prefix: str) -> None:
     part = Part.IPV4_ROUTES if "." in prefix else Part.IPV6_ROUTES
     staging = cache.stage(part, EVERYTHING)
     destination, route = body(prefix, hop(ETH0))
-    staging.take_routes([(destination, route), (destination, attrs.evolve(route)), (destination, route)])
+    take(staging, (destination, route), (destination, attrs.evolve(route)), (destination, route))
     cache.settle(staging)
     assert len(list(cache.routes())) == 1

@@ -24,7 +24,9 @@ from __future__ import annotations
 
 import struct
 import weakref
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import NamedTuple, TypeAlias
 
 from .._errors import NetlinkDecodeError
 from ._attributes import AF_INET, AF_INET6, Buffer, align, iter_attributes
@@ -45,17 +47,21 @@ _LONGEST = 512
 _MOST_KEYS = 65_536
 
 
+# Routes that lie behind one another in a dump and differ in nothing but the destination: (body, destinations).
+Run: TypeAlias = tuple[RouteBody, Sequence[int]]
+
+
 class RouteBatch(NamedTuple):
     """What `RouteDecoder.decode_many` found.
 
     Attributes:
-      routes: ``(destination, body)`` of each RTM_NEWROUTE, in order.
+      runs: The RTM_NEWROUTE messages, in order, as runs of those that have the same body.
       end: Offset in bytes, in the same buffer, of the first message that is not one of them (a DONE,
         an ERROR, a message of another sequence number), or where the datagram ends.
       flags: All nlmsg_flags of these messages, or-ed. NLM_F_DUMP_INTR here means that the dump is torn.
     """
 
-    routes: list[tuple[int, RouteBody]]
+    runs: list[Run]
     end: int
     flags: int
 
@@ -124,7 +130,7 @@ class RouteDecoder:
             batch = self._decode_datagram(datagram)
         except NetlinkDecodeError as error:
             raise NetlinkDecodeError(error.message, start + error.offset) from None
-        return RouteBatch(batch.routes, start + batch.end, batch.flags)
+        return RouteBatch(batch.runs, start + batch.end, batch.flags)
 
     def intern(self, body: RouteBody) -> RouteBody:
         """Return the one object that stands for this body, which is ``body`` itself if there was none."""
@@ -173,7 +179,7 @@ class RouteDecoder:
                 else:
                     append((high << 64 | low, body))
             payload += stride
-        return RouteBatch(routes, min(payload - HEADER_SIZE, end), all_flags)
+        return RouteBatch(list(_runs_of(routes)), min(payload - HEADER_SIZE, end), all_flags)
 
     def _kind_of(self, data: bytes, payload: int, first: bytes) -> _Kind | None:
         """Read a header not met before in this datagram; None if its message is not for this batch."""
@@ -220,6 +226,12 @@ class RouteDecoder:
                 seen.clear()
             seen[key] = body
         return destination, body
+
+
+def _runs_of(routes: Iterable[tuple[int, RouteBody]]) -> Iterator[Run]:
+    for _, run in groupby(routes, lambda route: id(route[1])):
+        destinations, bodies = zip(*run, strict=True)
+        yield bodies[0], destinations
 
 
 class _Kind(NamedTuple):

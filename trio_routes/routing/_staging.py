@@ -39,6 +39,7 @@ from ..netlink import (
     NexthopMessage,
     RouteBody,
     RuleMessage,
+    Run,
 )
 from ._differences import Difference
 from ._nodes import bodies
@@ -159,19 +160,20 @@ class Staging:
         """Note a difference in which the dump is wrong."""
         self.exceptions.append(Difference(self.part.value, subject, cached, dumped))
 
-    def take_routes(self, routes: Iterable[tuple[int, RouteBody]]) -> None:
-        """Take routes in, as (destination, body), each behind those of its prefix."""
+    def take_routes(self, runs: Iterable[Run]) -> None:
+        """Take runs of routes in, as (body, destinations), each behind those of its prefix."""
         homes = self._homes
-        for destination, received in routes:
+        for received, destinations in runs:
             home = homes.get(id(received))
             if home is None:
                 home = self._meet(received)
             _, body, nodes = home
             if nodes is None:
                 continue
-            known = nodes.setdefault(destination, body)
-            if known is not body and body not in bodies(known):
-                nodes[destination] = (*bodies(known), body)
+            for destination in destinations:
+                known = nodes.setdefault(destination, body)
+                if known is not body and body not in bodies(known):
+                    nodes[destination] = (*bodies(known), body)
 
     def _meet(self, received: RouteBody) -> tuple[RouteBody, RouteBody, Nodes | None]:
         home: tuple[RouteBody, RouteBody, Nodes | None]
