@@ -267,7 +267,7 @@ async def test_leaving_while_others_still_guard_logs_one_warning_and_cancels_nob
             wlan0.set_down()
             await finished.wait()
         assert len(caplog.records) == 1
-        assert "1 connections were still guarded" in caplog.text
+        assert "1 connection was still guarded; nobody watches it now" in caplog.text
 
 
 def test_the_portal_says_nothing_unless_asked() -> None:

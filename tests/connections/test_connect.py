@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import socket
+from contextlib import suppress
 from ipaddress import IPv4Address
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -21,10 +23,12 @@ from trio_routes.connections._verdict import Standing, Verdict
 from trio_routes.netlink import (
     AF_INET,
     AF_INET6,
+    NLM_F_REPLACE,
     RTN_BLACKHOLE,
     RTN_PROHIBIT,
     RTN_UNREACHABLE,
     LinuxKernel,
+    NextHop,
     RouteBody,
 )
 from trio_routes.routing import Outcome
@@ -101,7 +105,56 @@ async def test_a_pending_attempt_fails_as_soon_as_its_route_goes(
         assert len(world.kernel.attempts) == 1
         world.remove_default()
     assert trio.current_time() == began
-    assert list(world.registry) == []
+    assert world.registry._records == {}
+
+
+async def test_an_attempt_whose_route_moves_begins_anew_by_the_new_way(
+    world: World, autojump_clock: trio.testing.MockClock
+) -> None:
+    """R34: from the address that the kernel chooses now, without waiting for SYN retries."""
+    world.kernel.listeners[PEER] = None
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+
+        async def connect() -> None:
+            stream = await open_tcp_stream(world.ground, PEER, 5432)
+            assert stream.connection.standing is Standing.GOOD
+            assert stream.connection.now.gateways == (other,)
+            await stream.aclose()
+
+        nursery.start_soon(connect)
+        await trio.testing.wait_all_tasks_blocked()
+        other = IPv4Address("10.0.0.9")
+        world.kernel.listeners[PEER] = accepts
+        world.cache.add_route(
+            0, attrs.evolve(world.default(AF_INET), nexthops=(NextHop(UPLINK, other),)), NLM_F_REPLACE
+        )
+        world.apply()
+    assert len(world.kernel.attempts) == 2
+    assert trio.current_time() == began
+
+
+@pytest.mark.parametrize("ends", ["lost", "cancelled"])
+async def test_nobody_is_told_of_an_attempt(world: World, autojump_clock: trio.testing.MockClock, ends: str) -> None:
+    """What is still being made is no connection: no event, no line in the history, no count."""
+    world.kernel.listeners[PEER] = None
+    async with trio.open_nursery() as nursery:
+
+        async def connect() -> None:
+            with suppress(NoRouteError):
+                await open_tcp_stream(world.ground, PEER, 5432)
+
+        nursery.start_soon(connect)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(world.kernel.attempts) == 1
+        assert list(world.registry) == [] and len(world.registry) == 0
+        assert world.registry.statistics().registered == 0
+        if ends == "lost":
+            world.remove_default()
+        else:
+            nursery.cancel_scope.cancel()
+    assert world.events == [] and world.registry.history == ()
+    assert world.registry.statistics().lost == 0
 
 
 async def test_another_addresss_attempt_goes_on_when_ones_route_goes(
@@ -179,9 +232,9 @@ async def test_a_cancelled_connect_leaves_nothing_behind(world: World) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(open_tcp_stream, world.ground, PEER, 5432)
             await trio.testing.wait_all_tasks_blocked()
-            assert len(list(world.registry)) == 1
+            assert len(world.registry._records) == 1
             scope.cancel()
-    assert list(world.registry) == []
+    assert world.registry._records == {}
 
 
 async def test_the_path_is_compared_with_the_one_before_connect(world: World) -> None:

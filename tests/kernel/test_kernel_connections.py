@@ -53,14 +53,44 @@ async def test_a_connection_that_is_still_being_made_fails_when_its_route_goes(l
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(connect)
-            await until(lambda: len(world.pt.connections) == registered + 1)
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(world.pt.connections) == registered  # an attempt is no connection
             await world.the_healthy_live(lost=0)
+            assert nursery.child_tasks
             world.device.delete_route("default", via=world.wifi)
             await until(lambda: not nursery.child_tasks, seconds=0.5)
         assert len(world.pt.connections) == registered
         with pytest.raises(NoRouteError):
             await world.pt.open_tcp_stream(hole, 7)  # and the next attempt at once
-        await world.the_healthy_live(lost=1)
+        await world.the_healthy_live(lost=0)
+
+
+async def test_an_attempt_whose_route_moves_begins_anew_from_the_new_address(lab: Lab, family: int) -> None:
+    """R34: the old attempt's socket would go on speaking from an address that the new uplink's NAT does not know."""
+
+    def silence(net: TwoUplinks) -> None:
+        net.wifi_router.add_route(net.server_addresses[family], type="blackhole")
+
+    async with open_world(lab, family, Policy(), lte_metric=600, prepare=silence) as world:
+        await world.add_healthy()
+        (listener,) = world.net.server.listen(0, world.server)
+        port: int = listener.socket.getsockname()[1]
+        own_addresses: list[str] = []
+
+        async def connect() -> None:
+            async with await world.pt.open_tcp_stream(world.server, port) as stream:
+                own_addresses.append(stream.socket.getsockname()[0])
+                assert stream.connection.standing is Standing.GOOD
+
+        async with listener:
+            with trio.fail_after(SOON):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(connect)
+                    await trio.testing.wait_all_tasks_blocked()
+                    world.device.delete_route("default", via=world.wifi)
+                    await trio.aclose_forcefully(await listener.accept())
+        assert own_addresses == [world.net.wwan0_addresses[family]]
+        await world.the_healthy_live(lost=0)
 
 
 async def test_the_peer_of_a_lost_connection_sees_a_reset_and_the_owner_keeps_the_descriptor(

@@ -1,10 +1,11 @@
 """Connecting: Happy Eyeballs over the addresses that the routing cache has a way to.
 
-The race is Trio's own (RFC 6555, one attempt every 250 ms or as soon as one fails), with three
+The race is Trio's own (RFC 6555, one attempt every 250 ms or as soon as one fails), with four
 differences: an address without a route is skipped at once, with the reason; an attempt under
-way fails as soon as its route goes, not after the SYN retries (two minutes); and the path that
-the winner is judged by is the one that was there *before* its connect(), so that a change in
-between is noticed.
+way fails as soon as its route goes, not after the SYN retries (two minutes); one whose route
+moved begins anew by the new way, because its socket would go on to speak from the old one's
+address; and the path that the winner is judged by is the one that was there *before* its
+connect(), so that a change in between is noticed.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import trio
 from .._errors import NoRouteError
 from ..netlink import IPAddress
 from ..routing import Outcome, Resolution
+from ._connection import Connection
 from ._flow import Flow, is_connected, socket_of
 from ._policy import Policy
 from ._stream import GuardedStream
@@ -177,7 +179,7 @@ class _Race:
                         self.errors.append(refusal)
                         continue
                     failed = trio.Event()
-                    nursery.start_soon(self._attempt, address, before, nursery.cancel_scope, failed)
+                    nursery.start_soon(self._attempt, address, nursery.cancel_scope, failed)
                     with trio.move_on_after(delay):
                         await failed.wait()
         except BaseException:
@@ -199,11 +201,9 @@ class _Race:
             return None
         return no_route(before, f"{address}: {before}")
 
-    async def _attempt(
-        self, address: IPAddress, before: Resolution, race: trio.CancelScope, failed: trio.Event
-    ) -> None:
+    async def _attempt(self, address: IPAddress, race: trio.CancelScope, failed: trio.Event) -> None:
         try:
-            stream = await self._connect(address)
+            stream, before = await self._connect(address)
         except OSError as error:
             self.errors.append(error)
             failed.set()
@@ -218,11 +218,27 @@ class _Race:
         self.winner = stream, before
         race.cancel(reason=f"{address} answered first")
 
-    async def _connect(self, address: IPAddress) -> trio.abc.HalfCloseableStream:
-        """Connect, and fail at once when the route goes. A socket in SYN_SENT would wait for its retries."""
+    async def _connect(self, address: IPAddress) -> tuple[trio.abc.HalfCloseableStream, Resolution]:
+        """Connect by the way that there is, as often as another takes its place; returns the way, too.
+
+        Raises:
+          OSError: The connection failed; NoRouteError where there is no way any more.
+        """
+        while True:
+            before = self.egress.lookup(address, self.ground.cache)
+            connected = await self._connect_by_one_way(address)
+            if not isinstance(connected, Connection):
+                return connected, before
+            loss, now = connected.loss, self.egress.lookup(address, self.ground.cache)
+            assert loss is not None
+            if now.outcome is not Outcome.ROUTED or (now.hops, now.source) == (before.hops, before.source):
+                raise no_route(loss.after, f"lost while connecting: {connected.sentence()}")
+
+    async def _connect_by_one_way(self, address: IPAddress) -> trio.abc.HalfCloseableStream | Connection:
+        """Connect until the route goes; then what was lost. A socket in SYN_SENT would wait for its retries."""
         registry = self.ground.registry
         flow = self.egress.flow_to(address, self.port, self.ground.cache)
-        connection = registry.register(None, flow=flow, policy=Policy.immediate(), label=self.target)
+        connection = registry.register(None, flow=flow, policy=Policy.immediate(), label=self.target, attempt=True)
         scope = trio.CancelScope()
         try:
             with scope:
@@ -237,9 +253,7 @@ class _Race:
         finally:
             connection.detach(scope)
             registry.release(connection)
-        loss = connection.loss
-        assert loss is not None  # nothing else cancels the scope
-        raise no_route(loss.after, f"lost while connecting: {connection.sentence()}")
+        return connection  # nothing else cancels the scope
 
     def _failure(self, what: str) -> OSError:
         """One error for all: of the kind that all were of, where they were of one."""

@@ -74,6 +74,15 @@ class Acquittal:
     ipv6_generation: int = -1
 
 
+class AttemptKey:
+    """The key of an attempt to connect; there is no socket yet, and each attempt is its own.
+
+    That it is one is told by its key rather than by a field, which every record would have to carry.
+    """
+
+    __slots__ = ()
+
+
 @attrs.define(eq=False, weakref_slot=False)
 class Record:
     """What the registry keeps of a connection for itself. It does not refer to the connection: no circles.
@@ -129,6 +138,11 @@ class Record:
     was_reset: bool = False
     bundle: Bundle | None = None
     place: int = 0
+
+    @property
+    def attempt(self) -> bool:
+        """Whether it is still being made: judged like any other, and nothing that anybody is told of."""
+        return isinstance(self.key, AttemptKey)
 
 
 def owned_socket(record: Record) -> AnySocket | None:

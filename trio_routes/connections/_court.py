@@ -444,7 +444,8 @@ class Court:
         loss = Loss(verdict, record.before, record.now, self.cache.generation, t, cause, evidence)
         record.stand, record.loss, record.was_reset = clock.lost(record.stand, verdict), loss, reset
         self.close(connection)
-        self.history.append(connection)
+        if not record.attempt:
+            self.history.append(connection)
         self._herald.lost(connection, loss)
         scopes, record.scopes = record.scopes, ()
         if scopes:

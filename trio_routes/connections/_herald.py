@@ -1,4 +1,7 @@
-"""The herald: tells of what the court did, to subscribers, to the log and to the counters."""
+"""The herald: tells of what the court did, to subscribers, to the log and to the counters.
+
+Of attempts to connect it says nothing: they were no connections yet, and whoever waits for one is told by its error.
+"""
 
 from __future__ import annotations
 
@@ -46,6 +49,8 @@ class Herald:
     def suspect(self, connection: Connection) -> None:
         """A connection became suspect."""
         record = connection.record
+        if record.attempt:
+            return
         verdict = record.stand.verdict
         self.counters.suspected += 1
         _logger.info("%s: suspect: %s (%s)", connection, verdict.value, record.cause)
@@ -57,6 +62,8 @@ class Herald:
 
     def recovered(self, connection: Connection, acquitted_by: str) -> None:
         """A suspect connection is good again."""
+        if connection.record.attempt:
+            return
         self.counters.recovered += 1
         _logger.info("%s: good again: %s", connection, acquitted_by)
         self._publish(
@@ -70,6 +77,8 @@ class Herald:
 
     def rerouted(self, connection: Connection, before: Resolution) -> None:
         """A connection's path changed, and that does not matter."""
+        if connection.record.attempt:
+            return
         self.counters.rerouted += 1
         self._publish(
             ConnectionRerouted(
@@ -83,6 +92,8 @@ class Herald:
 
     def lost(self, connection: Connection, loss: Loss) -> None:
         """A connection was ended."""
+        if connection.record.attempt:
+            return
         self.counters.lost += 1
         _logger.info("%s: lost: %s", connection, loss)
         self._publish(ConnectionLost(generation=loss.generation, time=loss.time, connection=connection, loss=loss))

@@ -21,7 +21,7 @@ from .._errors import RouteLostError
 from .._events import Event
 from ..netlink import IPAddress
 from ..routing import Resolution
-from ._connection import Connection, Record
+from ._connection import AttemptKey, Connection, Record
 from ._court import Court, JudgedCache
 from ._flow import (
     AnySocket,
@@ -121,6 +121,7 @@ class Registry:
         probe: Probe | None = None,
         label: str = "",
         before: Resolution | None = None,
+        attempt: bool = False,
     ) -> Connection:
         """Find or make the one record of a socket, and refer to it once more. Not a checkpoint.
 
@@ -135,6 +136,7 @@ class Registry:
           probe: The application's own check of a path that moved.
           label: For events and messages.
           before: The path before the socket was connected, to be compared with the path now (R8).
+          attempt: It is still being made: its scopes are cancelled like any other's, and nobody is told of it.
 
         Raises:
           TypeError: There is no socket in it, and no `flow`.
@@ -163,14 +165,14 @@ class Registry:
             flow=flow,
             policy=policy or self._policy,
             opened_at=trio.current_time(),
-            record=Record(key, probe=probe),
+            record=Record(AttemptKey() if attempt else key, probe=probe),
             settler=self.court,
         )
         self._hold(connection, item)
         if before is not None and not flow.unjudged:
             connection.record.before = connection.record.now = before
             connection.record.known = hops_of(before, flow, self._cache)
-        self._records[key] = connection
+        self._records[connection.record.key] = connection
         self.court.open(connection)
         return connection
 
@@ -281,13 +283,16 @@ class Registry:
         return None
 
     def __iter__(self) -> Iterator[Connection]:
-        """The connections in use, in the order of their registration; the lost ones are in `history`."""
+        """The connections in use, in the order of their registration; the lost ones are in `history`.
+
+        Attempts to connect are none.
+        """
         self.sweep()
-        return iter(list(self._records.values()))
+        return iter([connection for connection in self._records.values() if not connection.record.attempt])
 
     def __len__(self) -> int:
         self.sweep()
-        return len(self._records)
+        return sum(1 for connection in self._records.values() if not connection.record.attempt)
 
     @property
     def history(self) -> tuple[Connection, ...]:
@@ -296,12 +301,12 @@ class Registry:
 
     def statistics(self) -> RegistryStatistics:
         """Count. Walks through all connections: not for hot paths."""
-        self.sweep()
+        connections = list(self)
         counters = self.court.counters
         return RegistryStatistics(
-            registered=len(self._records),
-            unjudged=sum(1 for item in self._records.values() if item.flow.unjudged or item.record.unfit),
-            suspect=sum(1 for item in self._records.values() if item.record.stand.suspect),
+            registered=len(connections),
+            unjudged=sum(1 for item in connections if item.flow.unjudged or item.record.unfit),
+            suspect=sum(1 for item in connections if item.record.stand.suspect),
             waiting=len(self.court.docket.dirty),
             judged=counters.judged,
             suspected=counters.suspected,
@@ -318,9 +323,10 @@ class Registry:
         if self._closed:
             return
         self._closed = True
-        guarded = sum(1 for connection in self._records.values() if connection.record.scopes)
+        guarded = sum(1 for connection in self if connection.record.scopes)
         if guarded:
-            _logger.warning("the pt was left while %d connections were still guarded; nobody watches them now", guarded)
+            were, them = ("connection was", "it") if guarded == 1 else ("connections were", "them")
+            _logger.warning("the pt was left while %d %s still guarded; nobody watches %s now", guarded, were, them)
         for connection in self._records.values():
             self.court.close(connection)
         self._records.clear()
