@@ -184,6 +184,9 @@ class Network:
         covering = [route for route in self._matching(LOCAL, address) if route.body.type == RTN_LOCAL]
         return covering[0] if covering else None
 
+    def has_route(self, route: Route) -> bool:
+        return route in self.routes
+
     def neighbour_failed(self, ifindex: int, address: IPAddress) -> bool:
         return (ifindex, address) in self.failed
 

@@ -125,7 +125,7 @@ def test_a_verdict_that_the_policy_ignores_makes_good() -> None:
 
 def test_what_was_left_or_is_being_asked_about_stays_so_while_nothing_changes() -> None:
     settled = step(good(), Verdict.EGRESS_CHANGED, 0.0)
-    for stand in (left(settled), asking(settled, 11.0)):
+    for stand in (left(settled, 1.0), asking(settled, 11.0)):
         assert step(stand, Verdict.EGRESS_CHANGED, 5.0) is stand
         moved = step(stand, Verdict.EGRESS_CHANGED, 5.0, moved=True)
         assert (moved.mode, moved.deadline) == (Mode.SETTLING, 6.0)
@@ -134,7 +134,7 @@ def test_what_was_left_or_is_being_asked_about_stays_so_while_nothing_changes() 
 
 
 def test_what_was_left_for_an_hour_gets_its_full_wait_for_something_new() -> None:
-    stand = left(step(good(), Verdict.EGRESS_CHANGED, 0.0))
+    stand = left(step(good(), Verdict.EGRESS_CHANGED, 0.0), 1.0)
     assert step(stand, Verdict.NO_ROUTE, 3600.0).deadline == 3601.0
 
 

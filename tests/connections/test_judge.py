@@ -519,10 +519,13 @@ def test_only_ipv6_may_go_on_by_a_route_that_another_table_has_overridden(family
     site = Site(family)
     before = resolve(site.flow(), site.network)
     full_tunnel_by_rule(site)
-    assert may_be_stale(site.flow(), before, resolve(site.flow(), site.network)) is stale
+    assert may_be_stale(site.flow(), before, resolve(site.flow(), site.network), site.network) is stale
+    site.network.delete_route(site.default, metric=100)
+    assert not may_be_stale(site.flow(), before, resolve(site.flow(), site.network), site.network), "its route is gone"
     own_table = Site(family)
     blackhole_wins(own_table)
-    assert not may_be_stale(own_table.flow(), before, resolve(own_table.flow(), own_table.network))
+    now = resolve(own_table.flow(), own_table.network)
+    assert not may_be_stale(own_table.flow(), before, now, own_table.network)
 
 
 # ---- properties ----------------------------------------------------------------------------------------------

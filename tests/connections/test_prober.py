@@ -15,6 +15,7 @@ from tests.connections.test_reassess import FAR, Stream, Watch, standing
 from trio_routes import ConnectionLost, ConnectionRecovered, ConnectionSuspect
 from trio_routes.connections import Connection, Flow, Policy, ProbeAnswer, Standing, Verdict
 from trio_routes.connections._connection import Record
+from trio_routes.connections._deadlines import Deadlines
 from trio_routes.connections._evidence import Reply
 from trio_routes.connections._prober import PACE, AnyLine, Prober
 
@@ -315,7 +316,7 @@ async def test_an_answer_that_is_there_when_silence_falls_due_counts(watch: Watc
     peer.answer = "ack"
     record = connection.record
     record.stand = attrs.evolve(record.stand, deadline=trio.current_time())
-    watch.registry.court.due(connection)
+    Deadlines(watch.registry.court, watch.registry.clerk).due(connection)
     assert standing(connection) is Standing.GOOD
 
 

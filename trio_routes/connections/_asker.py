@@ -10,8 +10,8 @@ import trio
 from ._prober import Prober
 
 if TYPE_CHECKING:
+    from ._clerk import Clerk
     from ._connection import Connection
-    from ._court import Court
 
 _logger = logging.getLogger(__name__)
 
@@ -20,17 +20,17 @@ OWN_SECONDS = 10.0
 
 
 class Asker:
-    """Asks, and brings the court the answers. Of use only while `run` runs.
+    """Asks, and brings the clerk the answers. Of use only while `run` runs.
 
     Args:
-      court: Where the answers go.
+      clerk: Where the answers go.
       nursery: For the application's probes, each of which is a task.
     """
 
-    def __init__(self, court: Court, nursery: trio.Nursery) -> None:
-        self._court = court
+    def __init__(self, clerk: Clerk, nursery: trio.Nursery) -> None:
+        self._clerk = clerk
         self._nursery = nursery
-        self._prober = Prober(court)
+        self._prober = Prober(clerk)
 
     async def run(self) -> None:
         """Look after what is being asked until cancelled; then everything borrowed is given back."""
@@ -71,5 +71,5 @@ class Asker:
             except Exception:  # an application's code: whatever it raises must not end the pt
                 _logger.warning("the probe of %s failed", connection.describe(), exc_info=True)
         if not scope.cancel_called:  # else things have changed: whatever it answered is about a path of then
-            self._court.answered(connection, accepted=accepted, by="its probe")
+            self._clerk.answered(connection, accepted=accepted, by="its probe")
         await trio.lowlevel.checkpoint()

@@ -12,7 +12,8 @@
                               never over max(30 s, the policy's wait) in all
 
 A wait of inf has no deadline, and the time spent so does not count for the bound: an hour with a
-silent gateway must not make the route that is gone for 27 ms after it a loss.
+silent gateway must not make the route that is gone for 27 ms after it a loss. Meanwhile its socket
+is looked at from time to time: it may show that the connection lives, or has ended.
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ BOUND_SECONDS = 30.0
 
 WAKING_SECONDS = 10.0
 """After waking, Wi-Fi association and DHCP need so long."""
+
+FIRST_LOOK_SECONDS = 1.0
+MOST_LOOK_SECONDS = 60.0
+"""Between two looks at the socket of a connection that waits without a deadline; a look costs some 5 µs."""
 
 LONG_SLEEP_SECONDS = 600.0
 """Over this, who translates may well have forgotten a connection; keepalive is often set to more than that."""
@@ -56,6 +61,7 @@ class Stand:
       started: When waiting for a deadline began, from which the bound counts; inf while there is none.
       deadline: When it falls due; inf for never.
       mode: What it is waiting for.
+      look_at: When to look whether its socket says something, where it waits without a deadline; else inf.
     """
 
     standing: Standing = Standing.GOOD
@@ -64,6 +70,17 @@ class Stand:
     started: float = math.inf
     deadline: float = math.inf
     mode: Mode = Mode.SETTLING
+    look_at: float = math.inf
+
+    @property
+    def due(self) -> float:
+        """When there is something to do about it though nothing changes: its deadline, or a look; inf for never."""
+        return min(self.deadline, self.look_at)
+
+    @property
+    def is_to_be_looked_at(self) -> bool:
+        """Whether it waits without a deadline, and its socket may still say something."""
+        return self.look_at < self.deadline
 
     @property
     def suspect(self) -> bool:
@@ -81,7 +98,7 @@ def good(verdict: Verdict = Verdict.UNCHANGED) -> Stand:
 
 def lost(stand: Stand, verdict: Verdict) -> Stand:
     """The last stand of a connection."""
-    return attrs.evolve(stand, standing=Standing.LOST, verdict=verdict, deadline=math.inf)
+    return attrs.evolve(stand, standing=Standing.LOST, verdict=verdict, deadline=math.inf, look_at=math.inf)
 
 
 def on_verdict(stand: Stand, verdict: Verdict, t: float, *, wait: float | None, slow: bool, moved: bool) -> Stand:
@@ -128,6 +145,7 @@ def _waiting(stand: Stand, verdict: Verdict, t: float, wait: float) -> Stand:
         since=stand.since,
         started=math.inf if math.isinf(deadline) else started,
         deadline=deadline,
+        look_at=t + FIRST_LOOK_SECONDS if math.isinf(deadline) else math.inf,
     )
 
 
@@ -167,9 +185,20 @@ def asking(stand: Stand, until: float) -> Stand:
     return attrs.evolve(stand, mode=Mode.ASKING, deadline=until)
 
 
-def left(stand: Stand) -> Stand:
-    """The stand of a connection that is left SUSPECT until something changes."""
-    return attrs.evolve(stand, mode=Mode.LEFT, deadline=math.inf)
+def left(stand: Stand, t: float) -> Stand:
+    """The stand of a connection that is left SUSPECT until something changes, or its socket shows that it lives."""
+    return attrs.evolve(stand, mode=Mode.LEFT, deadline=math.inf, look_at=t + FIRST_LOOK_SECONDS)
+
+
+def looked_at(stand: Stand, t: float, *, again: bool) -> Stand:
+    """The stand of a connection that waits without a deadline and whose socket said nothing at `t`.
+
+    The next look is as far away as the suspicion is old, so that their number grows with its logarithm, and at most
+    `MOST_LOOK_SECONDS`. Without `again` there is none.
+    """
+    pause = t - stand.since if stand.since is not None else 0.0
+    next_look = t + min(max(pause, FIRST_LOOK_SECONDS), MOST_LOOK_SECONDS)
+    return attrs.evolve(stand, look_at=next_look if again else math.inf)
 
 
 def woken(stand: Stand, t: float) -> Stand:

@@ -67,11 +67,13 @@ class Acquittal:
       hops: The path then.
       ipv6_generation: The generation of the last IPv6 route change, for sockets that may still use an older route
         and move at the next such change; -1 for all others.
+      by: What showed it, in words.
     """
 
     verdict: Verdict
     hops: Hops
     ipv6_generation: int = -1
+    by: str = ""
 
 
 class AttemptKey:

@@ -1,5 +1,9 @@
 """The court: judges connections and acts on it: suspects, acquits, ends, and files them for next time.
 
+    after a change ............................ `judge`, here: the judge's finding, then the clock
+    when one falls due ........................ `_deadlines.py`
+    when an answer or a reset comes in ........ `_clerk.py`
+
 Both the registry (at registration, and when somebody reads a connection whose turn has not come)
 and the reassessment task go through here, so a connection is treated alike whoever comes first.
 Everything is synchronous: between two checkpoints of anybody a connection is wholly judged or not at all.
@@ -12,34 +16,25 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-import attrs
 import trio
 
 from .._events import Event
-from ..netlink import AF_INET, AF_INET6
+from ..netlink import AF_INET6
 from . import _clock as clock
-from ._connection import Acquittal, Connection, Loss, Record, is_closed_by_owner
-from ._decide import closes_unasked, decide
+from ._connection import Acquittal, Connection, Loss, is_closed_by_owner
+from ._decide import circumstances_of, decide
 from ._disconnect import cut
 from ._docket import Docket
 from ._evidence import SETTLED_SECONDS
-from ._hearing import Word, has_ended, hear, take_mark
+from ._finding import find, find_first, is_as_filed, learn, still_holds
+from ._hearing import take_mark
 from ._herald import Counters, Herald
 from ._index import Index, needs_of
-from ._judge import (
-    Finding,
-    View,
-    has_slow_cause,
-    judge,
-    may_be_stale,
-)
+from ._judge import View, has_slow_cause, may_be_stale
 from ._verdict import Standing, Verdict, VerdictClass
 
 if TYPE_CHECKING:
     from ..routing import ChangeBatch, RouteChange
-
-_UNCHANGED = clock.good()
-MOST_KNOWN_HOPS = 4
 
 
 class JudgedCache(View, Protocol):
@@ -139,7 +134,7 @@ class Court:
         """Forget a connection that nobody uses any more, or that was lost."""
         self.index.remove(connection)
         self.docket.forget(connection)
-        self._stop_asking(connection)
+        self.stop_asking(connection)
 
     # ---- judging ---------------------------------------------------------------------------
 
@@ -150,77 +145,16 @@ class Court:
             return
         self.counters.judged += 1
         first = not record.judged
-        finding = self._find_first(connection) if first else self._find(connection)
-        if record.doubted and finding.verdict.keeps:
-            # Its path is the same, and whoever translates beyond has had the time to forget it: nothing here tells.
-            finding = attrs.evolve(finding, verdict=Verdict.EGRESS_CHANGED)
-        if self._is_as_before(connection, finding):
+        finding = find_first(connection, self.cache) if first else find(connection, self.cache)
+        if is_as_filed(connection, finding, self.cache):
             return
         moved = finding.hops != record.hops
         record.now, record.hops = finding.resolution, finding.hops
-        if record.acquittal is not None and not self._still_holds(record.acquittal, finding):
+        if record.acquittal is not None and not still_holds(record.acquittal, finding, self._ipv6_generation):
             record.acquittal = None
         if record.acquittal is None:
             self._take_in(connection, finding.verdict, cause, moved=moved, first=first)
         self._file(connection)
-
-    def _is_as_before(self, connection: Connection, finding: Finding) -> bool:
-        """Whether a good connection was found exactly as it is filed: what most are, when a change touches many."""
-        record = connection.record
-        if (
-            finding.verdict is not Verdict.UNCHANGED
-            or record.stand is not _UNCHANGED
-            or record.bundle is None
-            or record.acquittal is not None
-            or finding.resolution != record.now
-        ):
-            return False
-        links = record.bundle.needs.links
-        local = connection.flow.local
-        return local is None or all(address.ifindex in links for address in self.cache.addresses_of(local))
-
-    def due(self, connection: Connection) -> None:
-        """Judge a connection whose deadline has passed once more, and decide about it if nothing changed that."""
-        record = connection.record
-        self.judge(connection, self.docket.dirty.pop(connection, record.cause))
-        if is_closed_by_owner(record):
-            self.close(connection)
-            return
-        self._hear(connection)
-        if not record.stand.suspect or record.stand.deadline > trio.current_time():
-            return
-        asked = record.stand.mode is clock.Mode.ASKING
-        decision = self._decide(connection)
-        if decision is clock.Decision.CLOSE:
-            note = f"no answer{' but one' if record.note else ''} when it was asked" if asked else ""
-            self.end(connection, record.stand.verdict, record.cause, evidence=note)
-        elif decision is clock.Decision.LEAVE:
-            record.stand = clock.left(record.stand)
-        else:
-            assert self.asker is not None
-            self.counters.asked += 1
-            record.note = ""
-            record.stand = clock.asking(record.stand, self.asker.ask(connection))
-            self.docket.watch(connection)
-
-    def _hear(self, connection: Connection) -> None:
-        """Let evidence speak before a deadline does."""
-        record = connection.record
-        if not record.stand.suspect or record.stand.deadline > trio.current_time():
-            return
-        if record.stand.mode is clock.Mode.ASKING:
-            if self.asker is not None:
-                self.asker.look(connection)
-            return
-        match hear(record):
-            case Word.ACKNOWLEDGED:
-                self._acquit(connection, Word.ACKNOWLEDGED.value)
-            case Word.RESET:
-                self._end_reset(connection)
-            case Word.FINISHED:
-                self._finished(connection)
-            case Word.NOTHING:
-                pass
 
     def mark(self, connection: Connection) -> None:
         """Note how far a suspect connection has got, half a second after the change (rule J4)."""
@@ -252,26 +186,6 @@ class Court:
         if connection.flow.protocol == "tcp":
             self.docket.mark_at(trio.current_time() + SETTLED_SECONDS, connection)
 
-    def _find(self, connection: Connection) -> Finding:
-        record = connection.record
-        return judge(connection.flow, record.known, self.cache, onlink=record.onlink, before=record.before)
-
-    def _find_first(self, connection: Connection) -> Finding:
-        record, flow = connection.record, connection.flow
-        record.judged = True
-        finding = self._find(connection)
-        if finding.verdict is Verdict.NO_ROUTE and flow.device is not None and flow.family == AF_INET:
-            # Bound to a link without a route: IPv4 takes the peer to be on the link. Where that was so from the
-            # beginning it is the connection's path; later it only hides that the route is gone.
-            on_link = judge(flow, record.known, self.cache, onlink=True)
-            if on_link.verdict is not Verdict.NO_ROUTE:
-                record.onlink, finding = True, on_link
-        if flow.local is None and finding.resolution.source is not None:
-            # Datagram sockets and connection attempts: the address that the kernel chooses here, from now on.
-            connection.flow = attrs.evolve(flow, local=finding.resolution.source)
-        record.born_broken = not record.known and finding.verdict.cls is VerdictClass.CERTAIN
-        return finding
-
     def _take_in(self, connection: Connection, verdict: Verdict, cause: str, *, moved: bool, first: bool) -> None:
         """Let the clock have the verdict, and do what follows."""
         record, old, t = connection.record, connection.record.stand, trio.current_time()
@@ -292,8 +206,8 @@ class Court:
             record.cause = cause
         record.stand = stand
         if stand.mode is not clock.Mode.ASKING:
-            self._stop_asking(connection)
-        if wait == 0 and not first and self._decide(connection) is clock.Decision.CLOSE:
+            self.stop_asking(connection)
+        if wait == 0 and not first and self.decision(connection) is clock.Decision.CLOSE:
             # No wait was asked for: not even for what else may be readable by now.
             self.end(connection, verdict, cause)
             return
@@ -301,7 +215,7 @@ class Court:
             self._herald.suspect(connection)
         if not old.suspect or verdict is not old.verdict or moved:
             self._mark_later(connection)
-        if stand.deadline != old.deadline:
+        if stand.due != old.due:
             self.docket.watch(connection)
 
     def _keep(self, connection: Connection, stand: clock.Stand) -> None:
@@ -311,12 +225,12 @@ class Court:
         record.stand = stand
         record.cause = ""
         record.doubted = False
-        self._stop_asking(connection)
+        self.stop_asking(connection)
         if verdict.keeps or verdict.cls is VerdictClass.UNCERTAIN:
             record.born_broken = False
             record.before = record.now
             if verdict is not Verdict.UNCHANGED:
-                _learn(record)
+                learn(record)
         if was_suspect:
             self._herald.recovered(connection, "its path is back" if verdict.keeps else "its policy")
         if verdict is Verdict.REROUTED:
@@ -331,73 +245,29 @@ class Court:
         stale = record.acquittal is not None and record.acquittal.ipv6_generation >= 0
         self.index.file(connection, needs_of(record.now, record.known, holders, local, ipv6_routes=stale))
 
-    # ---- deciding --------------------------------------------------------------------------
+    # ---- deciding, asking, acquitting --------------------------------------------------------
 
-    def _decide(self, connection: Connection) -> clock.Decision:
+    def decision(self, connection: Connection) -> clock.Decision:
+        """What a suspect connection's deadline would bring if it had come, as things are."""
         can_ask = self.asker is not None and self.asker.can_ask(connection)
-        return decide(connection, self.cache, can_ask=can_ask)
+        return decide(circumstances_of(connection), self.cache, can_ask=can_ask)
 
-    # ---- what asking brings ----------------------------------------------------------------
-
-    def answered(self, connection: Connection, *, accepted: bool, by: str, reset: bool = False) -> None:
-        """Take the answer of whoever was asked about a connection.
-
-        Args:
-          connection: The one that was asked about; nothing happens if things have changed since.
-          accepted: Whether the far side takes the connection as it comes now.
-          by: Who or what answered, for events and losses.
-          reset: The answer was a reset: there is no connection any more, whatever is judged.
-        """
-        if not reset:
-            self.settle(connection)
+    def begin_asking(self, connection: Connection) -> None:
+        """Have somebody asked about a connection; `_clerk.py` takes the answer."""
+        assert self.asker is not None
         record = connection.record
-        if record.stand.mode is not clock.Mode.ASKING or not record.stand.suspect:
-            return
-        if accepted:
-            self._stop_asking(connection)
-            self._acquit(connection, by)
-        elif reset or not self.adjourned:  # else its deadline ends it, once somebody can be judged again
-            evidence = by if reset else f"{by} said no"
-            self.end(connection, record.stand.verdict, record.cause, evidence=evidence, reset=reset)
+        self.counters.asked += 1
+        record.note = ""
+        record.stand = clock.asking(record.stand, self.asker.ask(connection))
+        self.docket.watch(connection)
 
-    def prolong(self, connection: Connection, until: float, note: str) -> None:
-        """Whoever asks about a connection takes its silence for an answer at `until` only."""
-        record = connection.record
-        if record.stand.suspect and record.stand.mode is clock.Mode.ASKING:
-            record.note = note
-            record.stand = clock.asking(record.stand, until)
-            self.docket.watch(connection)
+    def stop_asking(self, connection: Connection) -> None:
+        """Ask no more about a connection, if anybody does."""
+        if self.asker is not None:
+            self.asker.stop(connection)
 
-    def reset(self, connection: Connection) -> None:
-        """One of its tasks had an error that may be a reset: so it is, if it is suspect and has no peer any more."""
-        self.settle(connection)
-        if connection.record.stand.suspect and has_ended(connection.record):
-            self._end_reset(connection)
-
-    def _end_reset(self, connection: Connection) -> None:
-        record = connection.record
-        self.end(connection, record.stand.verdict, record.cause, evidence="reset while suspect", reset=True)
-
-    def unanswered(self, connection: Connection) -> None:
-        """A connection that was to be asked about has ended of itself, or cannot be asked after all."""
-        record = connection.record
-        if has_ended(record) or is_closed_by_owner(record):
-            self._finished(connection)
-        elif record.stand.suspect and not self.adjourned:
-            record.stand = clock.left(record.stand)
-            if closes_unasked(connection, self.cache):
-                self.end(connection, record.stand.verdict, record.cause)
-
-    def _finished(self, connection: Connection) -> None:
-        """Both sides, or its owner, have ended it: there is nothing to be lost."""
-        record = connection.record
-        if record.stand.standing is not Standing.LOST:
-            record.unfit = True
-            record.stand = clock.good(Verdict.UNJUDGED)
-        self.close(connection)
-
-    def _acquit(self, connection: Connection, by: str) -> None:
-        """Evidence overrules the model (rules J1, J4, J6)."""
+    def acquit(self, connection: Connection, by: str) -> None:
+        """Let evidence overrule the model (rules J1, J4, J6); `by` says what showed it."""
         record = connection.record
         verdict = record.stand.verdict
         record.doubted = False
@@ -405,24 +275,17 @@ class Court:
             record.unfit = True
             record.stand = clock.good(Verdict.UNJUDGED)
             self.close(connection)
-        elif verdict.cls is VerdictClass.UNCERTAIN and not may_be_stale(connection.flow, record.before, record.now):
-            _learn(record)
-            record.before = record.now
-            record.stand = clock.good()
-            self._file(connection)
         else:
-            stale = may_be_stale(connection.flow, record.before, record.now)
-            record.acquittal = Acquittal(verdict, record.hops, self._ipv6_generation if stale else -1)
-            record.stand = clock.good(verdict)
+            stale = may_be_stale(connection.flow, record.before, record.now, self.cache)
+            if verdict.cls is VerdictClass.UNCERTAIN and not stale:
+                learn(record)
+                record.before = record.now
+                record.stand = clock.good()
+            else:
+                record.acquittal = Acquittal(verdict, record.hops, self._ipv6_generation if stale else -1, by)
+                record.stand = clock.good(verdict)
             self._file(connection)
         self._herald.recovered(connection, by)
-
-    def _still_holds(self, acquittal: Acquittal, finding: Finding) -> bool:
-        return (
-            finding.verdict is acquittal.verdict
-            and finding.hops == acquittal.hops
-            and acquittal.ipv6_generation in (-1, self._ipv6_generation)
-        )
 
     # ---- ending ----------------------------------------------------------------------------
 
@@ -457,17 +320,7 @@ class Court:
                 break
         self._ended(connection)
 
-    def _stop_asking(self, connection: Connection) -> None:
-        if self.asker is not None:
-            self.asker.stop(connection)
-
 
 def _is_ipv6(change: RouteChange) -> bool:
     body = change.new or change.old
     return body is not None and body.family == AF_INET6
-
-
-def _learn(record: Record) -> None:
-    """Let the path of now join the known ones, first; the oldest goes."""
-    older = [hop for hop in record.known if hop not in record.hops]
-    record.known = (*record.hops, *older)[:MOST_KNOWN_HOPS]

@@ -47,8 +47,8 @@ class Docket:
         return self.dirty.popitem()
 
     def watch(self, connection: Connection) -> None:
-        """Take note of a connection's deadline after it was set or moved; inf is none."""
-        deadline = connection.record.stand.deadline
+        """Take note of when a connection falls due after that was set or moved; inf is never."""
+        deadline = connection.record.stand.due
         if math.isinf(deadline):
             return
         self._entries += 1  # the serial number, so that connections are never compared
@@ -107,4 +107,4 @@ class Docket:
 def _is_valid(entry: tuple[float, int, Connection]) -> bool:
     deadline, _, connection = entry
     # One that was left, suspect as it was, is nobody's affair any more: its socket may well live on.
-    return connection.record.stand.deadline == deadline and connection.record.references > 0
+    return connection.record.stand.due == deadline and connection.record.references > 0

@@ -65,6 +65,10 @@ class View(Protocol):
         """The `local` route of table 255 that covers an address."""
         ...
 
+    def has_route(self, route: Route) -> bool:
+        """Whether a route is in its table still, just as it was."""
+        ...
+
     def neighbour_failed(self, ifindex: int, address: IPAddress) -> bool:
         """Whether neighbour discovery gave an address up."""
         ...
@@ -282,7 +286,7 @@ def _is_point_to_point(ifindex: int | None, view: View) -> bool:
     return link is not None and bool(link.flags & (Link.IFF_POINTOPOINT | Link.IFF_NOARP))
 
 
-def may_be_stale(flow: Flow, before: Resolution, now: Resolution) -> bool:
+def may_be_stale(flow: Flow, before: Resolution, now: Resolution, view: View) -> bool:
     """Whether the socket may still go the way it went, whatever a lookup says now.
 
     An IPv6 socket keeps its cached route when a better one appears in another table under a rule that was already
@@ -290,4 +294,4 @@ def may_be_stale(flow: Flow, before: Resolution, now: Resolution) -> bool:
     """
     if flow.peer is None or flow.peer.version == 4 or before.route is None or now.route is None:
         return False
-    return before.route.table != now.route.table
+    return before.route.table != now.route.table and view.has_route(before.route)

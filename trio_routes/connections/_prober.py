@@ -9,7 +9,7 @@ Nothing is asked before things have settled: a packet into a path that only flip
 it reset the connection for good (measured), while one that is not touched lives.
 
 One task looks at all that are being asked, so that thousands at a time cost neither a task nor a
-wake-up each. It decides nothing: answers go to the court, and silence is a deadline like any
+wake-up each. It decides nothing: answers go to the clerk, and silence is a deadline like any
 other, before which what the kernel has to say is heard.
 """
 
@@ -64,8 +64,8 @@ class AnyLine(Protocol):
     def release(self) -> None: ...
 
 
-class Clerk(Protocol):
-    """Who is told: the court."""
+class Answers(Protocol):
+    """Who is told: the clerk."""
 
     def answered(self, connection: Connection, *, accepted: bool, by: str, reset: bool = False) -> None:
         """Somebody said yes or no."""
@@ -124,7 +124,7 @@ class Prober:
       find: Finds whom to ask, and whether that may take a descriptor; None where there is nobody.
     """
 
-    def __init__(self, clerk: Clerk, find: Callable[[Record, bool], AnyLine | None] = line_of) -> None:
+    def __init__(self, clerk: Answers, find: Callable[[Record, bool], AnyLine | None] = line_of) -> None:
         self._clerk = clerk
         self._find = find
         self._cases: dict[Hashable, _Case] = {}
@@ -140,7 +140,7 @@ class Prober:
         """Ask about a connection as soon as the pace allows it.
 
         Returns:
-          When silence is expected to be an answer (`trio.current_time()`); `Clerk.prolong` corrects it.
+          When silence is expected to be an answer (`trio.current_time()`); `Answers.prolong` corrects it.
         """
         t = trio.current_time()
         key = connection.record.key

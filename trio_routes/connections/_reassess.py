@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ._asker import Asker
+from ._deadlines import Deadlines
 
 if TYPE_CHECKING:
     from ..routing import ChangeBatch
@@ -43,6 +44,7 @@ class Reassessor:
         self._registry = registry
         self._court = registry.court
         self._docket = registry.court.docket
+        self._deadlines = Deadlines(registry.court, registry.clerk)
         self._cache = cache
         self._apply_pending = apply_pending
 
@@ -73,7 +75,7 @@ class Reassessor:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Judge and decide until cancelled."""
         async with trio.open_nursery() as nursery:
-            asker = Asker(self._court, nursery)
+            asker = Asker(self._registry.clerk, nursery)
             nursery.start_soon(asker.run, name="trio_routes: asking")
             self._court.asker = asker
             task_status.started()
@@ -106,7 +108,7 @@ class Reassessor:
                 due = docket.pop_due(trio.current_time())
                 if due is None:
                     return False
-                court.due(due)
+                self._deadlines.due(due)
             if time.perf_counter() > end:
                 break
         return bool(docket.dirty) or docket.next_time <= trio.current_time()

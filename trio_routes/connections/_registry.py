@@ -21,6 +21,7 @@ from .._errors import RouteLostError
 from .._events import Event
 from ..netlink import IPAddress
 from ..routing import Resolution
+from ._clerk import Clerk
 from ._connection import AttemptKey, Connection, Record
 from ._court import Court, JudgedCache
 from ._flow import (
@@ -98,6 +99,7 @@ class Registry:
         netns_cookie: int | None,
     ) -> None:
         self.court: Court = Court(cache, publish=publish, monitoring=monitoring, ended=self._ended)
+        self.clerk: Clerk = Clerk(self.court)
         self._cache = cache
         self._policy = policy
         self._netns_cookie = netns_cookie
@@ -256,7 +258,7 @@ class Registry:
     def lose_if_reset(self, connection: Connection) -> None:
         """End a connection that is SUSPECT and of which the kernel has none any more (rule J5)."""
         if self._records.get(connection.record.key) is connection:
-            self.court.reset(connection)
+            self.clerk.heard_of_reset(connection)
 
     # ---- looking ---------------------------------------------------------------------------
 

@@ -136,6 +136,11 @@ class Cache:
         """The `local` route of table 255 that covers an address, or None."""
         return local_route(self.state, address)
 
+    def has_route(self, route: Route) -> bool:
+        """Whether a route is in its table, just as it is given."""
+        body = route.body
+        return body in self.state.tables[body.family].at((body.table, body.prefix_length, route.address))
+
     def neighbour_failed(self, ifindex: int, address: IPAddress) -> bool:
         """Whether the kernel has given up resolving a neighbour (NUD_FAILED)."""
         return (ifindex, bare(address)) in self.state.failed
