@@ -20,6 +20,8 @@ from ._events import (
     Lagged as Lagged,
     LinkDown as LinkDown,
     LinkUp as LinkUp,
+    ListenerDown as ListenerDown,
+    ListenerUp as ListenerUp,
     PortalChanged as PortalChanged,
     Resynced as Resynced,
     RouteAdded as RouteAdded,

@@ -24,7 +24,7 @@ from ._selfcheck_answers import Question
 from ._services import Services
 from ._statistics import Statistics
 from ._waking import Waking
-from .connections import Ground, Policy, Reassessor, Registry
+from .connections import Bindings, Ground, Policy, Reassessor, Registry
 from .netlink import Channel, Kernel
 from .portal import Detector, PortalConfig
 from .routing import Cache, ChangeBatch
@@ -57,7 +57,14 @@ class Engine:
         self._reassessor = Reassessor(self.registry, self.cache, apply_pending=self._apply_pending)
         self._waking = Waking(self._on_waking)
         self.detector: Detector = Detector(kernel, portal, self.broadcast.publish, lambda: self.cache.generation)
-        self.ground: Ground = Ground(kernel, self.cache, self.registry, self.pulse, self._is_monitoring)
+        self.ground: Ground = Ground(
+            kernel,
+            self.cache,
+            self.registry,
+            self.pulse,
+            self._is_monitoring,
+            Bindings(self.cache, self.broadcast.publish),
+        )
 
     @property
     def monitoring(self) -> bool:
@@ -80,6 +87,7 @@ class Engine:
         # First who may be affected is marked, so that nobody who reads a standing from an event sees a stale one.
         self._reassessor.touch(batch)
         announce(batch, self.broadcast, trio.current_time())
+        self.ground.bindings.touch()
         self.pulse.beat(batch.generation)
         if batch.gateways:
             self.detector.trigger("the gateways of a default route changed")

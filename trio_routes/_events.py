@@ -12,7 +12,7 @@ import attrs
 
 if TYPE_CHECKING:
     from .connections import Connection, Loss, Verdict
-    from .netlink import NextHop
+    from .netlink import IPAddress, NextHop
     from .portal import PortalState
     from .routing import Address, Link, Resolution, Route, Rule
 
@@ -162,6 +162,32 @@ class ConnectionLost(Event):
 
     connection: Connection
     loss: Loss
+
+
+@attrs.frozen(kw_only=True)
+class ListenerDown(Event):
+    """The address that a listener is bound to is gone; its established connections are judged on their own.
+
+    Attributes:
+      address: The address; a link-local one has its link's name as the scope.
+      port: The port.
+    """
+
+    address: IPAddress
+    port: int
+
+
+@attrs.frozen(kw_only=True)
+class ListenerUp(Event):
+    """The address that a listener is bound to is back, and connections can come in again.
+
+    Attributes:
+      address: The address; a link-local one has its link's name as the scope.
+      port: The port.
+    """
+
+    address: IPAddress
+    port: int
 
 
 @attrs.frozen(kw_only=True)

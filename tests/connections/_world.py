@@ -17,6 +17,7 @@ import trustme
 
 from trio_routes._broadcast import Pulse
 from trio_routes._events import Event
+from trio_routes.connections._bindings import Bindings
 from trio_routes.connections._connection import Connection, Loss
 from trio_routes.connections._flow import Flow
 from trio_routes.connections._ground import Ground
@@ -80,6 +81,7 @@ class World:
             monitoring=lambda: self.monitoring,
             netns_cookie=None,
         )
+        self.bindings = Bindings(self.cache, self.events.append)
         self.reassessor = Reassessor(self.registry, self.cache, apply_pending=lambda: None)
         self.ground = self.ground_on(self.kernel)
 
@@ -107,6 +109,7 @@ class World:
         """Have what was changed noticed, as after a batch of notifications."""
         batch = self.cache.take_changes()
         self.reassessor.touch(batch)
+        self.bindings.touch()
         self.pulse.beat(batch.generation)
 
     def remove_default(self, *families: int) -> None:
@@ -125,7 +128,7 @@ class World:
 
     def ground_on(self, kernel: Kernel) -> Ground:
         """The same ground, on another kernel."""
-        return Ground(kernel, self.cache, self.registry, self.pulse, lambda: self.monitoring)
+        return Ground(kernel, self.cache, self.registry, self.pulse, lambda: self.monitoring, self.bindings)
 
     def lose(self, connection: Connection) -> Loss:
         """Have a connection lost here and now, as if the judge had said so."""
@@ -195,7 +198,7 @@ class MemoryKernel:
         return client
 
     async def listen_tcp(
-        self, port: int, *, host: str | None = None, backlog: int | None = None
+        self, port: int, *, host: str | None = None, backlog: int | None = None, share_port: bool = False
     ) -> list[trio.SocketListener]:
         return await trio.open_tcp_listeners(port, host=host, backlog=backlog)
 

@@ -1,5 +1,6 @@
 """Connections: what decides their paths, what a change does to them, and what is done about it."""
 
+from ._bindings import Bindings as Bindings
 from ._connect import open_ssl_over_tcp_stream as open_ssl_over_tcp_stream, open_tcp_stream as open_tcp_stream
 from ._connection import Connection as Connection, Loss as Loss
 from ._flow import Abortable as Abortable, Flow as Flow, flow_of as flow_of, socket_of as socket_of

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .._broadcast import Pulse
     from ..netlink import Kernel
     from ..routing import Cache
+    from ._bindings import Bindings
     from ._registry import Registry
 
 
@@ -26,6 +27,8 @@ class Ground:
       registry: The connections.
       pulse: Wakes who waits for the tables to change.
       monitoring: Whether the cache follows the kernel; if not, what it says is no reason to refuse anything.
+      bindings: Which listeners are bound to an address that may go.
+      share_ports: Servers bind with SO_REUSEPORT: several workers serve one port (R51).
       reconnects: How many lost connections may be made anew, and when.
     """
 
@@ -34,6 +37,8 @@ class Ground:
     registry: Registry
     pulse: Pulse
     monitoring: Callable[[], bool]
+    bindings: Bindings
+    share_ports: bool = False
     reconnects: Budget = attrs.field(factory=Budget)
 
     @property

@@ -2,10 +2,14 @@
 
 A server does not cancel its handlers at a loss: `except RouteLostError: await save()` is to
 work. Only a handler that lets the loss of its own stream out ends quietly; the rest is Trio's.
+
+A listener tells when its address goes and when it is back (`_bindings.py`). Where the socket itself
+cannot serve on, the task that accepts binds a new one: no task besides it, nothing to end with it.
 """
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -20,11 +24,13 @@ from ._connect import adopt
 from ._stream import GuardedStream
 
 if TYPE_CHECKING:
+    from ._bindings import Binding
     from ._connection import Connection
     from ._ground import Ground
     from ._policy import Policy, Probe
 
 _S = TypeVar("_S", bound=trio.abc.Stream)
+_logger = logging.getLogger(__name__)
 
 
 @final
@@ -40,6 +46,13 @@ class GuardedListener(trio.abc.Listener[GuardedStream]):
     inner: trio.abc.Listener[trio.abc.Stream]
     _policy: Policy | None = None
     _probe: Probe | None = None
+    _rebind: Callable[[Binding], Awaitable[trio.SocketListener]] | None = None
+    _binding: Binding | None = attrs.field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        sock = getattr(self.inner, "socket", None)
+        if isinstance(sock, trio.socket.SocketType):
+            self._binding = self._ground.bindings.watch(sock)
 
     async def accept(self) -> GuardedStream:
         """Accept the next connection; one that is gone by the time it is looked at is passed over.
@@ -49,7 +62,7 @@ class GuardedListener(trio.abc.Listener[GuardedStream]):
           OSError: As the inner listener's `accept`.
         """
         while True:
-            stream = await self.inner.accept()
+            stream = await self._accept()
             try:
                 return adopt(self._ground, stream, None, policy=self._policy, probe=self._probe, label="")
             except ConnectionResetError:
@@ -58,8 +71,42 @@ class GuardedListener(trio.abc.Listener[GuardedStream]):
                 await trio.aclose_forcefully(stream)
                 raise
 
+    async def _accept(self) -> trio.abc.Stream:
+        """Accept on whatever socket can be connected to."""
+        binding, rebind = self._binding, self._rebind
+        if binding is None or rebind is None:
+            return await self.inner.accept()
+        while True:
+            if binding.moved:
+                binding = await self._bind_again(binding, rebind)
+            with trio.CancelScope() as binding.accepting:
+                return await self.inner.accept()
+
+    async def _bind_again(
+        self, binding: Binding, rebind: Callable[[Binding], Awaitable[trio.SocketListener]]
+    ) -> Binding:
+        """Take a new socket for one that cannot serve any more, as soon as the kernel lets us."""
+        ground = self._ground
+        while True:
+            generation = ground.pulse.generation
+            try:
+                listener = await rebind(binding)
+            except OSError as error:  # gone again, or somebody else has the port: the next change may help
+                _logger.warning("listening on %s again failed: %s", binding, error)
+                await ground.pulse.wait_beyond(generation)
+                continue
+            self.socket.close()
+            self.inner = listener
+            new = self._binding = ground.bindings.watch(listener.socket)
+            assert new is not None  # an address, as before
+            ground.bindings.forget(binding)
+            ground.bindings.up(new)
+            return new
+
     async def aclose(self) -> None:
         """Close the inner listener."""
+        if self._binding is not None:
+            self._ground.bindings.forget(self._binding)
         await self.inner.aclose()
 
     @property
@@ -79,6 +126,8 @@ def guard_listener(
     ground: Ground, listener: trio.abc.Listener[_S], *, policy: Policy | None = None, probe: Probe | None = None
 ) -> GuardedListener:
     """Wrap a listener so that the streams it accepts are guarded. Not a checkpoint.
+
+    Where it is bound to an address, `ListenerDown` and `ListenerUp` tell when that goes and comes back.
 
     Args:
       ground: The pt's parts.
@@ -102,7 +151,7 @@ async def serve_tcp(
 ) -> NoReturn:
     """Serve TCP, as `trio.serve_tcp`, with guarded streams. Returns only by being cancelled.
 
-    A handler that ends by the loss of its own stream ends quietly. Anything else that it lets out ends the server.
+    It goes on while an address that it is bound to is away, and serves again when that is back. A handler that ends by the loss of its own stream ends quietly. Anything else that it lets out ends the server.
 
     Args:
       ground: The pt's parts.
@@ -158,8 +207,14 @@ async def serve_ssl_over_tcp(
 async def _guarded_listeners(
     ground: Ground, port: int, host: str | None, backlog: int | None, policy: Policy | None
 ) -> list[GuardedListener]:
-    listeners = await ground.kernel.listen_tcp(port, host=host, backlog=backlog)
-    return [guard_listener(ground, listener, policy=policy) for listener in listeners]
+    async def listen(port: int, host: str | None) -> list[trio.SocketListener]:
+        return await ground.kernel.listen_tcp(port, host=host, backlog=backlog, share_port=ground.share_ports)
+
+    async def rebind(binding: Binding) -> trio.SocketListener:
+        (listener,) = await listen(binding.port, str(binding.address))
+        return listener
+
+    return [GuardedListener(ground, listener, policy, None, rebind) for listener in await listen(port, host)]
 
 
 def _connection_of(stream: GuardedStream) -> Connection:

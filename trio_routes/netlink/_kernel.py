@@ -87,7 +87,11 @@ class Kernel(Protocol):
         ...
 
     async def listen_tcp(
-        self, port: int, *, host: str | None = None, backlog: int | None = None
+        self, port: int, *, host: str | None = None, backlog: int | None = None, share_port: bool = False
     ) -> list[trio.SocketListener]:
-        """Listen on a port in this kernel's namespace, as `trio.open_tcp_listeners` does. A checkpoint."""
+        """Listen on a port in this kernel's namespace, as `trio.open_tcp_listeners` does. A checkpoint.
+
+        With `share_port`, other sockets that are opened so may listen on the same port, and the kernel spreads the
+        connections over them (SO_REUSEPORT, socket(7)).
+        """
         ...

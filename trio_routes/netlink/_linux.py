@@ -193,17 +193,22 @@ class LinuxKernel:
             raise
 
     async def listen_tcp(
-        self, port: int, *, host: str | None = None, backlog: int | None = None
+        self, port: int, *, host: str | None = None, backlog: int | None = None, share_port: bool = False
     ) -> list[trio.SocketListener]:
         """Listen in the namespace, on every address of `host` (None: all, both families). A checkpoint."""
         await trio.lowlevel.checkpoint()
-        if self._netns is None:
+        if self._netns is None and not share_port:
             return await trio.open_tcp_listeners(port, host=host, backlog=backlog)
         addresses = [ip_address("0.0.0.0"), ip_address("::")] if host is None else await self.resolve(host, port)
         listeners: list[trio.SocketListener] = []
         try:
             for address in addresses:
-                sock = await self._listening(address, port, backlog)
+                try:
+                    sock = await self._listening(address, port, backlog, share_port)
+                except OSError as error:  # a system without one of the families, as in Trio
+                    if error.errno != errno.EAFNOSUPPORT or not (listeners or address != addresses[-1]):
+                        raise
+                    continue
                 listeners.append(trio.SocketListener(sock))
         except BaseException:
             for listener in listeners:
@@ -211,13 +216,17 @@ class LinuxKernel:
             raise
         return listeners
 
-    async def _listening(self, address: IPAddress, port: int, backlog: int | None) -> trio.socket.SocketType:
+    async def _listening(
+        self, address: IPAddress, port: int, backlog: int | None, share_port: bool
+    ) -> trio.socket.SocketType:
         family = socket.AF_INET if address.version == 4 else socket.AF_INET6
         with entered(self._netns):
             here = _sockaddr(address, port)
             sock = trio.socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if share_port:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             await sock.bind(here)

@@ -389,7 +389,9 @@ class FakeKernel:
         self._nursery.start_soon(self._serve, handler, server, name=f"{peer} port {port}")
         return client
 
-    async def listen_tcp(self, port: int, *, host: str | None = None, backlog: int | None = None) -> NoReturn:
+    async def listen_tcp(
+        self, port: int, *, host: str | None = None, backlog: int | None = None, share_port: bool = False
+    ) -> NoReturn:
         """Not played: a listener is a real socket. Raises OSError (EOPNOTSUPP). A checkpoint."""
         await trio.lowlevel.checkpoint()
         raise refuse(errno.EOPNOTSUPP, "a FakeKernel has no listening sockets; test servers in the namespace lab")

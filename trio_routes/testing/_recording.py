@@ -104,10 +104,10 @@ class RecordingKernel:
         return await self._kernel.connect_tcp(address, port, local_address=local_address, device=device, mark=mark)
 
     async def listen_tcp(
-        self, port: int, *, host: str | None = None, backlog: int | None = None
+        self, port: int, *, host: str | None = None, backlog: int | None = None, share_port: bool = False
     ) -> list[trio.SocketListener]:
         """Listen; not recorded. A checkpoint."""
-        return await self._kernel.listen_tcp(port, host=host, backlog=backlog)
+        return await self._kernel.listen_tcp(port, host=host, backlog=backlog, share_port=share_port)
 
     async def wait_notifications(self, count: int) -> None:
         """Return once so many notifications were read in all. A checkpoint."""

@@ -140,7 +140,9 @@ class ReplayKernel:
         await trio.lowlevel.checkpoint()
         raise refuse(errno.EOPNOTSUPP, "a recording connects nobody; guard a stream of your own with flow=")
 
-    async def listen_tcp(self, port: int, *, host: str | None = None, backlog: int | None = None) -> NoReturn:
+    async def listen_tcp(
+        self, port: int, *, host: str | None = None, backlog: int | None = None, share_port: bool = False
+    ) -> NoReturn:
         """Not played. Raises OSError (EOPNOTSUPP). A checkpoint."""
         await trio.lowlevel.checkpoint()
         raise refuse(errno.EOPNOTSUPP, "a recording has no listening sockets")
