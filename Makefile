@@ -4,12 +4,13 @@
 # make bench  how fast, against other ways to do the same
 # make fuzz-kernel SECONDS=60 SEED=n   random changes in a namespace: the cache and lookups against the kernel's
 # make bench-cache  the routing cache alone, at length, beside its peers
+# make bench-judge  judging connections: latency, scale, memory, each against its goal
 # make clean  everything that the above made
 #
 # Each target sets up what it needs in .venv and reuses it while pyproject.toml and constraints.txt stand.
 # ARGS="..." goes on to what runs: make test ARGS="-m netns -x".
 
-.PHONY: help demo test check bench bench-cache clean
+.PHONY: help demo test check bench bench-cache bench-judge clean
 .PHONY: check-format check-lint check-async check-mypy check-pyright check-public-types
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
@@ -107,6 +108,9 @@ fuzz-kernel: $(TEST)
 # Installs the peers that are missing, from Debian and PyPI, and says so.
 bench-cache: $(TEST)
 	@$(PY) -m benchmarks.cache $(ARGS)
+
+bench-judge: $(TEST)
+	@$(PY) -m benchmarks.judge $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist benchmarks/build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -66,13 +66,14 @@ def format_table(benchmarks: Iterable[Section]) -> str:
                 references[row.unit] = row.value
             reference = references.setdefault(row.unit, row.value)
             ratio = f"× {row.value / reference:.2f}" if reference and row.unit != "times" else ""
-            lines.append((f"  {row.label}", _with_unit(row.value, row.unit), ratio))
+            lines.append((f"  {row.label}", with_unit(row.value, row.unit), ratio))
     widths = [max((len(line[column]) for line in lines), default=0) for column in range(3)]
     return "\n".join(
         f"{label:<{widths[0]}}  {value:>{widths[1]}}  {ratio:>{widths[2]}}".rstrip() for label, value, ratio in lines
     )
 
 
-def _with_unit(value: float, unit: Unit) -> str:
+def with_unit(value: float, unit: Unit) -> str:
+    """Write a value as the table does: three digits, and the prefix that suits its size."""
     scale, name = next((pair for pair in _SCALES[unit] if value >= pair[0]), _SCALES[unit][-1])
     return f"{value / scale:.3g} {name}".rstrip()
