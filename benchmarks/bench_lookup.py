@@ -27,7 +27,6 @@ from trio_routes.netlink import (
 from trio_routes.routing import Cache
 from trio_routes.routing._query import Query
 from trio_routes.routing._table_lookup import search_ipv4
-from trio_routes.routing._tables import longest
 
 NAME = "Lookups"
 SIZES = {"1 k": 1_000, "100 k": 100_000, "1 M": 1_000_000}
@@ -46,7 +45,7 @@ def run() -> Sequence[Row]:
         queries = [Query(IPv4Address(address)) for address in asked]
         ways: dict[str, tuple[Callable[..., object], Sequence[object]]] = {
             "one dict per prefix length, the bare loop": (partial(bare_loop, bare_table(cache)), asked),
-            "ours, longest prefix of one table": (partial(longest, tables.search(254)), asked),
+            "ours, longest prefix of one table": (tables.finder(254), asked),
             "ours, the route of one table by its tos and next hops": (partial(search_ipv4, cache.state, 254), queries),
         }
         rows += [Row(f"{name} routes: {way}", value) for way, value in side_by_side(ways).items()]

@@ -15,7 +15,6 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TypeAlias, TypeVar, cast
@@ -42,7 +41,6 @@ from trio_routes.netlink import (
     get_route,
 )
 from trio_routes.routing import Cache
-from trio_routes.routing._tables import longest
 
 _T = TypeVar("_T")
 # What was measured to the rows of all libraries.
@@ -228,7 +226,7 @@ def each(function: Callable[[_T], object], arguments: Sequence[_T], rounds: int 
 def lookups(pt: trio_routes.Pt, cache: Cache, shape: Shape, size: int, libraries: Libraries) -> list[Section]:
     """Measure lookups that hit the table and such of random addresses, IPv4."""
     plain = plain_lookup(cache)
-    inner = partial(longest, cache.state.tables[AF_INET].search(RT_TABLE_MAIN))
+    inner = cache.state.tables[AF_INET].finder(RT_TABLE_MAIN)
     sections: list[Section] = []
     for name, hits in (("hit", True), ("random", False)):
         asked = addresses(size, shape, LOOKED_UP, hits=hits)

@@ -39,6 +39,11 @@ def body(prefix: str, *hops: NextHop, **fields: object) -> tuple[int, RouteBody]
     return int(network.network_address), attrs.evolve(made, **fields)  # type: ignore[arg-type]  # names of RouteBody
 
 
+def wide_body(length: int, *hops: NextHop, priority: int = 0) -> RouteBody:
+    """An IPv6 route of some prefix length, to wherever."""
+    return RouteBody(AF_INET6, 254, length, nexthops=hops, priority=priority, multipath=len(hops) > 1)
+
+
 class Host:
     """A cache fed by hand: `lo` and three links up, the two usual rules of each family."""
 

@@ -35,7 +35,6 @@ from ._nodes import bodies
 from ._query import Query
 from ._source import select_ipv4
 from ._state import State, bare, family_of
-from ._tables import longest
 from ._values import Kind, Link, Outcome, Resolution, Route
 
 _LIMITED_BROADCAST = 0xFFFFFFFF
@@ -160,7 +159,7 @@ def _is_multicast(address: int) -> bool:
 def is_own_ipv4(state: State, query: Query) -> bool:
     """__ip_dev_find(): an address of any link, or one that a `local` route of table 255 covers."""
     # The table first: it has a /32 for every address, and an integer is found faster than an address object.
-    node = longest(state.tables[AF_INET].search(RT_TABLE_LOCAL), query.source_address)
+    node = state.tables[AF_INET].finder(RT_TABLE_LOCAL)(query.source_address)
     if node is not None and (node if not isinstance(node, tuple) else node[0]).type == RTN_LOCAL:
         return True
     return query.source is not None and bool(state.addresses.of(query.source))

@@ -42,10 +42,9 @@ from ..netlink import (
     Run,
 )
 from ._differences import Difference
-from ._nodes import bodies
 from ._rules import in_order, without_state
 from ._state import Addresses, State
-from ._tables import NodeKey, Nodes
+from ._tables import Home, NodeKey, RouteTables
 from ._values import Address, Link
 
 _K = TypeVar("_K", bound=Hashable)
@@ -149,7 +148,7 @@ class Staging:
         self.ways: set[int] = set()
         self.contested = False
         # Bodies come as shared objects, hundreds of thousands of times; found by identity, which needs them kept.
-        self._homes: dict[int, tuple[RouteBody, RouteBody, Nodes | None]] = {}
+        self._homes: dict[int, tuple[RouteBody, Home | None]] = {}
 
     def note(self, subject: object, cached: object, dumped: object) -> None:
         """Note a difference of which the dump's word is taken."""
@@ -162,30 +161,24 @@ class Staging:
 
     def take_routes(self, runs: Iterable[Run]) -> None:
         """Take runs of routes in, as (body, destinations), each behind those of its prefix."""
-        homes = self._homes
+        tables = self.state.tables.get(self.family)
+        if tables is None:
+            return
+        homes, load = self._homes, tables.load
         for received, destinations in runs:
-            home = homes.get(id(received))
-            if home is None:
-                home = self._meet(received)
-            _, body, nodes = home
-            if nodes is None:
-                continue
-            for destination in destinations:
-                known = nodes.setdefault(destination, body)
-                if known is not body and body not in bodies(known):
-                    nodes[destination] = (*bodies(known), body)
+            known = homes.get(id(received))
+            home = self._meet(tables, received) if known is None else known[1]
+            if home is not None:
+                load(home, destinations)
 
-    def _meet(self, received: RouteBody) -> tuple[RouteBody, RouteBody, Nodes | None]:
-        home: tuple[RouteBody, RouteBody, Nodes | None]
-        tables = self.state.tables.get(received.family)
-        if tables is None or received.family != self.family:
-            # A kernel without IPv6 answers a request for IPv6 routes with those of all families.
-            home = received, received, None
-        else:
+    def _meet(self, tables: RouteTables, received: RouteBody) -> Home | None:
+        home: Home | None = None
+        # A kernel without IPv6 answers a request for IPv6 routes with those of all families.
+        if received.family == self.family:
             if has_state(received):
                 self.flagged.append(received)
-            home = received, *tables.home_of(plain(received))
-        self._homes[id(received)] = home
+            home = tables.home_of(plain(received))
+        self._homes[id(received)] = received, home
         return home
 
     def take_link(self, message: LinkMessage) -> None:

@@ -28,6 +28,7 @@ from ._explain import Trace, Why
 from ._query import Query
 from ._rules import is_tos
 from ._state import State
+from ._tables import BUCKETS
 from ._values import Link, Outcome
 
 _REJECTS = {
@@ -62,11 +63,13 @@ def search_ipv4(state: State, table: int, query: Query, trace: Trace | None = No
     """Search an IPv4 table; None where nothing in it answers. The answer may be a throw route."""
     leaf_left: int | None = None
     address = query.address
-    for mask, nodes in state.tables[AF_INET].search(table):
+    shift, buckets, known = state.tables[AF_INET].search(table)
+    for mask, nodes in buckets[address >> shift & BUCKETS - 1]:
         prefix = address & mask
-        node = nodes.get(prefix)
-        if node is None:
+        number = nodes.get(prefix)
+        if number is None:
             continue
+        node = known[number]
         routes = node if isinstance(node, tuple) else (node,)
         if prefix == leaf_left:
             # A leaf of the trie holds the prefixes of all lengths that begin with the same address.
@@ -152,11 +155,13 @@ def search_ipv6(state: State, table: int, query: Query, trace: Trace | None = No
     """Search an IPv6 table; None where nothing in it answers. The answer may be a throw route."""
     descending = True
     address = query.address
-    for mask, nodes in state.tables[AF_INET6].search(table):
+    shift, buckets, known = state.tables[AF_INET6].search(table)
+    for mask, nodes in buckets[address >> shift & BUCKETS - 1]:
         prefix = address & mask
-        node = nodes.get(prefix)
-        if node is None:
+        number = nodes.get(prefix)
+        if number is None:
             continue
+        node = known[number]
         if not isinstance(node, tuple) and not node.source_length:
             descending = False
             answer = _best_ipv6(state, (node,), prefix, query, trace)

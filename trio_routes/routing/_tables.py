@@ -1,54 +1,117 @@
 """The routing tables of one family: prefixes to nodes, and the longest-prefix search.
 
-For each (table, prefix length) one dict from the destination, as an integer, to the node. A
-million routes are a million small dict slots and nothing for the garbage collector to walk:
-one body object is shared by all routes that differ only in their destination.
+For each (table, prefix length) there is a dict from the destination, as an integer, to the number of
+a node (`_book.py`). What a link's going touches is found by its bodies (a few per link), then by
+scanning only the dicts that such bodies live in, so a link that no route uses costs nothing.
 
-What a link's going touches is found by its bodies (a few per link), then by scanning only
-the dicts that such bodies live in, so a link that no route uses costs nothing. Since equal
-bodies are one object here, the scan compares identities and runs no `__eq__` or `__hash__`.
+A dict that grows is copied, 3.5 ms at 87 000 entries and twice that at each doubling, and everybody
+waits. So a length with more than `SPLIT` prefixes is split for good into 64 dicts, by six bits of
+the destination that all prefixes of this length or a longer one have:
+
+    IPv4   bits 10 to 15   lengths from /16 on; of a shorter one there are at most 32 768 prefixes
+    IPv6   bits 42 to 47   lengths from /48 on; of a shorter one even a full Internet table has fewer
+
+    a table: 64 lists of (mask, dict), the longest prefix first
+
+        bucket 0    (/32, dict) (/24, dict 0) (/8, dict)       a search shifts the address, takes one of
+        bucket 1    (/32, same) (/24, dict 1) (/8, same)       the lists, and goes through that: for it a
+        ...                                                    split length is as fast as any other
+
+The price is that shift, 50 ns a search, where a table is split at all; and that prefixes which share
+those bits (all the addresses of one /16) are in one dict still, which then grows as before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from random import Random
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
+
+import attrs
 
 from ..netlink import AF_INET, RouteBody
-from ._nodes import Node, bodies, node_of
+from ._book import Book
+from ._nodes import Node, bodies
 from ._values import Route
 
 # (table, prefix length, destination)
 NodeKey: TypeAlias = tuple[int, int, int]
-Nodes: TypeAlias = dict[int, Node]
-# One table's (mask, nodes) for each prefix length, the longest first.
-Search: TypeAlias = Sequence[tuple[int, Nodes]]
+# Destinations to the numbers of their nodes.
+Nodes: TypeAlias = dict[int, int]
+# (mask, nodes) for each prefix length, the longest first.
+Bucket: TypeAlias = list[tuple[int, Nodes]]
 
 # Prefixes that are compared or freed in one go; about 1 ms.
 PIECE = 4096
+# Prefixes of one length that are kept in one dict; to split so many takes a millisecond.
+SPLIT = 8192
+BUCKETS = 64
+# Runs of routes up to this length are put in one by one, which takes less time than to find out what else could be done.
+_SHORT = 4
 # How far `pick` walks into a dict; some 0.3 ms.
 _REACH = 50_000
 
 
-def longest(search: Search, destination: int) -> Node | None:
-    """The node of the longest prefix that covers a destination; None if no prefix does.
+class Search(NamedTuple):
+    """What a longest-prefix search goes through in one table: ``buckets[address >> shift & BUCKETS - 1]``.
 
-    The lookup (`_table_lookup.py`) has this loop in its own body, as it goes on to shorter prefixes where no route of
-    the node answers: a generator in between would cost as much again as the loop.
+    Attributes:
+      shift: Where in an address its bucket's number is, in bits from the right.
+      buckets: The dicts of each bucket, until the tables change.
+      nodes: The nodes by the numbers in those dicts.
     """
-    for mask, nodes in search:
-        node = nodes.get(destination & mask)
-        if node is not None:
-            return node
-    return None
+
+    shift: int
+    buckets: Sequence[Sequence[tuple[int, Nodes]]]
+    nodes: Sequence[Node]
+
+
+@attrs.define(slots=True, eq=False)
+class Place:
+    """One table's prefixes of one length.
+
+    Attributes:
+      table: The table.
+      length: The prefix length.
+      mask: Its netmask.
+      shift: Of the bucket's number in an address; None where this length is too short to be split.
+      dicts: One dict, or one for each bucket.
+    """
+
+    table: int
+    length: int
+    mask: int
+    shift: int | None
+    dicts: list[Nodes] = attrs.field(factory=lambda: [Nodes()])
+
+    def dict_of(self, destination: int) -> Nodes:
+        """The dict in which a destination is, or would be."""
+        if len(self.dicts) == 1 or self.shift is None:
+            return self.dicts[0]
+        return self.dicts[destination >> self.shift & BUCKETS - 1]
+
+    def split(self) -> None:
+        """Spread the one dict over all buckets."""
+        (nodes,), shift = self.dicts, self.shift or 0
+        self.dicts = [{} for _ in range(BUCKETS)]
+        for destination, number in nodes.items():
+            self.dicts[destination >> shift & BUCKETS - 1][destination] = number
+
+
+class Home(NamedTuple):
+    """Where a body's routes live while a dump comes in: the number of the node that is just it, and the place."""
+
+    number: int
+    place: Place
 
 
 class RouteTables:
     """All tables of one address family.
 
     Attributes:
+      family: AF_INET or AF_INET6.
+      width: Bits of an address.
       edits: Counts the prefixes put; who walks through a dict in pieces learns from it whether it is the same still.
     """
 
@@ -56,111 +119,201 @@ class RouteTables:
         self.family = family
         self.width = 32 if family == AF_INET else 128
         self.edits = 0
-        self._nodes: dict[tuple[int, int], Nodes] = {}
-        # Per table, longest prefix first: (mask, the nodes of that length).
-        self._search: dict[int, list[tuple[int, Nodes]]] = {}
-        # To each body the one object that stands for it, and the dict that its routes live in.
-        self._homes: dict[RouteBody, tuple[RouteBody, Nodes]] = {}
-        self._by_link: dict[int, set[RouteBody]] = {}
-        self._by_nexthop: dict[int, set[RouteBody]] = {}
+        self._shift = 16 if family == AF_INET else 80
+        self._shortest_split = 16 if family == AF_INET else 48
+        self._book = Book()
+        self._places: dict[tuple[int, int], Place] = {}
+        self._buckets: dict[int, list[Bucket]] = {}
+        self._finders: dict[int, Callable[[int], Node | None]] = {}
+        self._no_buckets: list[Bucket] = [[]] * BUCKETS
+        self._homes: list[Home] = []
+        self._prefixes = 0
+        # Routes beyond the first of each prefix.
+        self._others = 0
 
-    def home_of(self, body: RouteBody) -> tuple[RouteBody, Nodes]:
-        """The object that stands for a body here, and the dict in which its routes live."""
-        home = self._homes.get(body)
-        if home is None:
-            home = self._homes[body] = body, self._nodes_at(body.table, body.prefix_length)
-            for hop in body.nexthops:
-                self._by_link.setdefault(hop.ifindex, set()).add(body)
-            if body.nexthop_id:
-                self._by_nexthop.setdefault(body.nexthop_id, set()).add(body)
-        return home
-
-    def _nodes_at(self, table: int, prefix_length: int) -> Nodes:
-        nodes = self._nodes.get((table, prefix_length))
-        if nodes is None:
-            nodes = self._nodes[table, prefix_length] = {}
-            mask = ((1 << prefix_length) - 1) << (self.width - prefix_length)
-            search = self._search.setdefault(table, [])
-            search.append((mask, nodes))
-            search.sort(key=lambda entry: -entry[0])
-        return nodes
+    # ---- one prefix ------------------------------------------------------------------------------
 
     def get(self, key: NodeKey) -> Node | None:
         """The node of one prefix."""
-        nodes = self._nodes.get(key[:2])
-        return None if nodes is None else nodes.get(key[2])
+        table, length, destination = key
+        place = self._places.get((table, length))
+        number = None if place is None else place.dict_of(destination).get(destination)
+        return None if number is None else self._book.nodes[number]
 
     def at(self, key: NodeKey) -> tuple[RouteBody, ...]:
         """The routes of one prefix, in order."""
         return bodies(self.get(key))
 
-    def pick(self, random: Random, apart_from: int) -> NodeKey | None:
-        """Choose a prefix at random, of any table but one; None where there is none.
-
-        Each table and prefix length is as likely as another, however many routes it has. Of very many the first or
-        the last are chosen among: a dict cannot be entered in the middle, and nobody is to wait for this.
-        """
-        places = [place for place, nodes in self._nodes.items() if nodes and place[0] != apart_from]
-        if not places:
-            return None
-        table, length = random.choice(places)
-        nodes = self._nodes[table, length]
-        at = random.randrange(min(len(nodes), _REACH))
-        order = reversed(nodes) if random.random() < 0.5 else iter(nodes)
-        return table, length, next(islice(order, at, None))
-
     def put(self, key: NodeKey, routes: tuple[RouteBody, ...]) -> None:
         """Set the routes of one prefix; none removes the node."""
+        table, length, destination = key
         self.edits += 1
-        node = node_of(tuple(self.home_of(body)[0] for body in routes))
-        if node is not None:
-            self._nodes_at(key[0], key[1])[key[2]] = node
-        elif key[:2] in self._nodes:
-            self._nodes[key[:2]].pop(key[2], None)
+        if not routes and (table, length) not in self._places:
+            return
+        place = self._place_at(table, length)
+        self._put(place.dict_of(destination), destination, routes)
+        if routes:
+            self._mind_size(place)
+
+    def _put(self, nodes: Nodes, destination: int, routes: tuple[RouteBody, ...]) -> None:
+        book = self._book
+        old = nodes.get(destination)
+        if routes:
+            number = book.number_of(routes)
+            book.uses[number] += 1
+            nodes[destination] = number
+            self._prefixes += 1
+            self._others += len(routes) - 1
+        elif old is not None:
+            del nodes[destination]
+        if old is not None:
+            self._prefixes -= 1
+            self._others -= len(bodies(book.nodes[old])) - 1
+            book.release(old)
+
+    def _place_at(self, table: int, length: int) -> Place:
+        place = self._places.get((table, length))
+        if place is None:
+            mask = ((1 << length) - 1) << (self.width - length)
+            shift = self._shift if length >= self._shortest_split else None
+            place = self._places[table, length] = Place(table, length, mask, shift)
+            self._lay_out(table)
+        return place
+
+    def _mind_size(self, place: Place) -> None:
+        if len(place.dicts) == 1 and len(place.dicts[0]) > SPLIT and place.shift is not None:
+            place.split()
+            self._lay_out(place.table)
+
+    def _lay_out(self, table: int) -> None:
+        """Make a table's buckets."""
+        places = sorted(
+            (place for place in self._places.values() if place.table == table), key=lambda each: -each.length
+        )
+        if all(len(place.dicts) == 1 for place in places):
+            self._buckets[table] = [[(place.mask, place.dicts[0]) for place in places]] * BUCKETS
+        else:
+            self._buckets[table] = [
+                [(place.mask, place.dicts[bucket if len(place.dicts) > 1 else 0]) for place in places]
+                for bucket in range(BUCKETS)
+            ]
+        self._finders.pop(table, None)
+
+    # ---- the longest prefix ----------------------------------------------------------------------
 
     def search(self, table: int) -> Search:
-        """What the longest-prefix search goes through in one table; see `longest`."""
-        return self._search.get(table, ())
+        """What the longest-prefix search goes through in one table, until the tables change."""
+        return Search(self._shift, self._buckets.get(table, self._no_buckets), self._book.nodes)
+
+    def finder(self, table: int) -> Callable[[int], Node | None]:
+        """The function that finds in one table the node of the longest prefix for an address, until the tables change.
+
+        Lookups (`_table_lookup.py`) have this loop in their own body, as they go on to shorter prefixes where no route
+        of the node answers: a generator in between would cost as much again as the loop.
+        """
+        find = self._finders.get(table)
+        if find is None:
+            find = self._finders[table] = _finder(self.search(table))
+        return find
 
     def matching(self, table: int, destination: int) -> Iterator[tuple[int, Node]]:
         """Yield (prefix length, node) of every prefix that covers `destination`, longest first."""
-        for mask, nodes in self._search.get(table, ()):
-            node = nodes.get(destination & mask)
-            if node is not None:
-                yield (node[0] if isinstance(node, tuple) else node).prefix_length, node
+        shift, buckets, known = self.search(table)
+        for mask, nodes in buckets[destination >> shift & BUCKETS - 1]:
+            number = nodes.get(destination & mask)
+            if number is not None:
+                yield mask.bit_count(), known[number]
+
+    # ---- a dump that comes in --------------------------------------------------------------------
+
+    def home_of(self, body: RouteBody) -> Home:
+        """Where `load` puts the routes of a body. It is kept until `loaded`, whether any come or not."""
+        home = Home(self._book.number_of((body,)), self._place_at(body.table, body.prefix_length))
+        self._book.uses[home.number] += 1
+        self._homes.append(home)
+        return home
+
+    def load(self, home: Home, destinations: Sequence[int]) -> None:
+        """Take in routes that differ only in their destination, each behind those of its prefix."""
+        number, place = home
+        dicts, shift = place.dicts, self._shift
+        is_split = len(dicts) > 1
+        loaded = 0
+        if len(destinations) > _SHORT:
+            low, high = min(destinations), max(destinations)
+            if not is_split or low >> shift == high >> shift:
+                nodes = place.dict_of(low)
+                new = dict.fromkeys(destinations, number)
+                if nodes.keys().isdisjoint(new.keys()):
+                    nodes.update(new)
+                    destinations, loaded = (), len(new)
+        for destination in destinations:
+            nodes = dicts[destination >> shift & BUCKETS - 1] if is_split else dicts[0]
+            before = len(nodes)
+            known = nodes.setdefault(destination, number)
+            if len(nodes) != before:
+                loaded += 1
+            elif known != number:
+                self._load_behind(nodes, destination, bodies(self._book.nodes[number]))
+        self._book.uses[number] += loaded
+        self._prefixes += loaded
+        if not is_split and len(dicts[0]) > SPLIT:
+            self._mind_size(place)
+
+    def _load_behind(self, nodes: Nodes, destination: int, more: tuple[RouteBody, ...]) -> None:
+        routes = bodies(self._book.nodes[nodes[destination]])
+        if more[0] not in routes:
+            self._put(nodes, destination, (*routes, *more))
+
+    def loaded(self) -> None:
+        """Nothing more is loaded: the homes are no longer kept."""
+        for home in self._homes:
+            self._book.release(home.number)
+        self._homes.clear()
+
+    # ---- what uses a link or a nexthop object ----------------------------------------------------
 
     def through_link(self, ifindex: int, wanted: Callable[[RouteBody], bool]) -> list[tuple[NodeKey, Node]]:
-        """The nodes that hold a route with a next hop on a link, if `wanted` says yes to its body."""
-        return self._holding(body for body in self._by_link.get(ifindex, ()) if wanted(body))
+        """The nodes that hold a route with a next hop on a link, if `wanted` says yes to its body.
 
-    def by_nexthop(self, ids: set[int]) -> list[tuple[NodeKey, Node]]:
-        """The nodes that hold a route which names one of these nexthop objects."""
-        return self._holding(body for number in ids for body in self._by_nexthop.get(number, ()))
+        By table, prefix length and destination: what is derived from a link's going comes in the same order each time.
+        """
+        return self._holding(body for body in self._book.by_link(ifindex) if wanted(body))
 
-    def _holding(self, bodies_sought: Iterable[RouteBody]) -> list[tuple[NodeKey, Node]]:
-        sought: dict[tuple[int, int], set[int]] = {}
-        for body in bodies_sought:
-            sought.setdefault((body.table, body.prefix_length), set()).add(id(body))
-        return [
-            ((table, prefix_length, destination), node)
-            for (table, prefix_length), ids in sought.items()
-            for destination, node in self._nodes[table, prefix_length].items()
-            if (id(node) in ids if not isinstance(node, tuple) else any(id(body) in ids for body in node))
-        ]
+    def by_nexthop(self, ids: Iterable[int]) -> list[tuple[NodeKey, Node]]:
+        """The nodes that hold a route which names one of these nexthop objects; in the same order."""
+        return self._holding(body for number in ids for body in self._book.by_nexthop(number))
 
-    def bodies_by(self, ifindex: int) -> Iterable[RouteBody]:
+    def _holding(self, sought: Iterable[RouteBody]) -> list[tuple[NodeKey, Node]]:
+        known = self._book.nodes
+        found: list[tuple[NodeKey, Node]] = []
+        for (table, length), numbers in self._book.holding(sought).items():
+            held = [
+                destination
+                for nodes in self._places[table, length].dicts
+                for destination, number in nodes.items()
+                if number in numbers
+            ]
+            held.sort()
+            place = self._places[table, length]
+            found += [((table, length, each), known[place.dict_of(each)[each]]) for each in held]
+        return found
+
+    def bodies_by(self, ifindex: int) -> Collection[RouteBody]:
         """Of `bodies()`, those with a next hop on a link."""
-        return self._by_link.get(ifindex, ())
+        return self._book.by_link(ifindex)
 
-    def bodies(self) -> Iterable[RouteBody]:
-        """All bodies that routes have, or had since the tables were last read anew."""
-        return self._homes.keys()
+    def bodies(self) -> Collection[RouteBody]:
+        """All bodies that routes have."""
+        return self._book.bodies()
 
     def defaults(self) -> Iterator[tuple[NodeKey, Node]]:
         """Every table's default route."""
-        for (table, prefix_length), nodes in self._nodes.items():
-            if prefix_length == 0:
-                yield from (((table, 0, destination), node) for destination, node in nodes.items())
+        for (table, length), place in self._places.items():
+            for destination, number in () if length else place.dicts[0].items():
+                yield (table, 0, destination), self._book.nodes[number]
+
+    # ---- all of them -----------------------------------------------------------------------------
 
     def compare(self, other: RouteTables) -> Iterator[list[NodeKey]]:
         """Yield the prefixes under which two sets of tables differ, those of one piece of them at a time.
@@ -168,44 +321,68 @@ class RouteTables:
         Between the pieces these tables may change, the other ones may not. What is said of a prefix that changed
         meanwhile may be true no more, and it may be left out.
         """
-        for place in {**self._nodes, **other._nodes}:
-            ours, theirs = self._nodes.get(place, {}), other._nodes.get(place, {})
-            edits, in_both = self.edits, len(theirs)
-            items = iter(theirs.items())
-            for _ in range(0, len(theirs), PIECE):
-                # Bodies are mostly the same objects on both sides. No list of the piece itself: thousands of new
-                # tuples at a time would have the garbage collector walk through everything.
-                suspects = [
-                    (destination, node)
-                    for destination, node in islice(items, PIECE)
-                    if ours.get(destination) is not node
-                ]
-                in_both -= sum(1 for destination, _ in suspects if destination not in ours)
-                yield [(*place, destination) for destination, node in suspects if ours.get(destination) != node]
-            if self.edits == edits and len(ours) == in_both:
+        # The other's numbers in these tables. A number that is free and taken again meanwhile is that of prefixes
+        # that changed meanwhile.
+        same: list[int] = []
+        for node in other._book.nodes:
+            number = self._book.find(node)
+            same.append(-1 if number is None else number)
+            if len(same) % PIECE == 0:
+                yield []
+        for table, length in {**self._places, **other._places}:
+            ours, theirs = self._place_at(table, length), other._place_at(table, length)
+            edits, in_both = self.edits, 0
+            for nodes in theirs.dicts:
+                items, in_both = iter(nodes.items()), in_both + len(nodes)
+                for _ in range(0, len(nodes), PIECE):
+                    suspects, missing = _differing(ours, islice(items, PIECE), same)
+                    in_both -= missing
+                    yield [(table, length, destination) for destination in suspects]
+            if self.edits == edits and sum(map(len, ours.dicts)) == in_both:
                 continue
-            # The keys of a million prefixes are listed in 5 ms; a dict that changes cannot be walked in pieces.
-            keys = list(ours)
-            for at in range(0, len(keys), PIECE):
-                yield [(*place, destination) for destination in keys[at : at + PIECE] if destination not in theirs]
+            # The keys of a dict are listed in no time; one that changes cannot be walked through in pieces.
+            for keys in [list(nodes) for nodes in ours.dicts]:
+                for at in range(0, len(keys), PIECE):
+                    piece = keys[at : at + PIECE]
+                    yield [(table, length, each) for each in piece if each not in theirs.dict_of(each)]
 
     def take_apart(self) -> Iterator[None]:
-        """Empty the tables a piece at a time: to free a million prefixes at once takes 15 to 30 ms."""
-        for nodes in self._nodes.values():
-            while nodes:
-                for _ in range(min(PIECE, len(nodes))):
-                    nodes.popitem()
-                yield
+        """Empty the tables a piece at a time: to free a million prefixes at once takes 15 to 30 ms. For good."""
+        for place in self._places.values():
+            for nodes in place.dicts:
+                while nodes:
+                    count = min(PIECE, len(nodes))
+                    for _ in range(count):
+                        nodes.popitem()
+                    self._prefixes -= count
+                    yield
+
+    def pick(self, random: Random, apart_from: int) -> NodeKey | None:
+        """Choose a prefix at random, of any table but one; None where there is none.
+
+        Each table and prefix length is as likely as another, however many routes it has. Of very many the first or
+        the last are chosen among: a dict cannot be entered in the middle, and nobody is to wait for this.
+        """
+        places = [place for place in self._places.values() if place.table != apart_from and any(place.dicts)]
+        if not places:
+            return None
+        place = random.choice(places)
+        nodes = random.choice([nodes for nodes in place.dicts if nodes])
+        at = random.randrange(min(len(nodes), _REACH))
+        order = reversed(nodes) if random.random() < 0.5 else iter(nodes)
+        return place.table, place.length, next(islice(order, at, None))
 
     def items(self) -> Iterator[tuple[NodeKey, Node]]:
         """Every prefix and its node."""
-        for (table, prefix_length), nodes in self._nodes.items():
-            for destination, node in nodes.items():
-                yield (table, prefix_length, destination), node
+        known = self._book.nodes
+        for (table, length), place in self._places.items():
+            for nodes in place.dicts:
+                for destination, number in nodes.items():
+                    yield (table, length, destination), known[number]
 
     def prefixes(self) -> int:
-        """How many prefixes there are; cheap, as `len()` of a million routes is not."""
-        return sum(map(len, self._nodes.values()))
+        """How many prefixes there are. Counted already."""
+        return self._prefixes
 
     def __iter__(self) -> Iterator[Route]:
         for (_, _, destination), node in self.items():
@@ -213,4 +390,39 @@ class RouteTables:
                 yield Route(body, destination)
 
     def __len__(self) -> int:
-        return sum(len(node) if isinstance(node, tuple) else 1 for _, node in self.items())
+        """How many routes there are. Counted already."""
+        return self._prefixes + self._others
+
+
+def _finder(search: Search) -> Callable[[int], Node | None]:
+    shift, buckets, known = search
+    only = buckets[0]
+
+    def find(address: int) -> Node | None:
+        for mask, nodes in only:
+            number = nodes.get(address & mask)
+            if number is not None:
+                return known[number]
+        return None
+
+    def find_in_bucket(address: int) -> Node | None:
+        for mask, nodes in buckets[address >> shift & BUCKETS - 1]:
+            number = nodes.get(address & mask)
+            if number is not None:
+                return known[number]
+        return None
+
+    return find if all(bucket is only for bucket in buckets) else find_in_bucket
+
+
+def _differing(ours: Place, items: Iterable[tuple[int, int]], same: Sequence[int]) -> tuple[list[int], int]:
+    """The destinations of a piece of another place that are not the same in ours, and how many of them it has not."""
+    if len(ours.dicts) == 1:
+        get = ours.dicts[0].get
+        # No list of the piece itself: thousands of new tuples at a time would have the garbage collector walk.
+        suspects = [destination for destination, number in items if get(destination) != same[number]]
+    else:
+        suspects = [
+            destination for destination, number in items if ours.dict_of(destination).get(destination) != same[number]
+        ]
+    return suspects, sum(1 for destination in suspects if destination not in ours.dict_of(destination))
