@@ -46,7 +46,7 @@ class GuardedListener(trio.abc.Listener[GuardedStream]):
     inner: trio.abc.Listener[trio.abc.Stream]
     _policy: Policy | None = None
     _probe: Probe | None = None
-    _rebind: Callable[[Binding], Awaitable[trio.SocketListener]] | None = None
+    _rebind: Callable[[Binding], Awaitable[trio.SocketListener]] | None = attrs.field(default=None, alias="rebind")
     _binding: Binding | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
