@@ -1,0 +1,96 @@
+"""httpcore's names for `_network` and `_pooled`."""
+
+from __future__ import annotations
+
+import ssl
+from typing import ClassVar, final
+
+import httpcore
+
+from .._errors import NoRouteError, RouteLostError
+from ._network import Errors, NetworkBackend, NetworkStream, opener
+from ._pooled import GuardedConnection
+
+
+class RouteLostReadError(httpcore.ReadError, RouteLostError):
+    """The route was lost while a response was awaited or read; `loss` says how."""
+
+
+class RouteLostWriteError(httpcore.WriteError, RouteLostError):
+    """The route was lost while a request was sent; `loss` says how."""
+
+
+class RouteLostConnectError(httpcore.ConnectError, RouteLostError):
+    """The route was lost during the TLS handshake; `loss` says how."""
+
+
+class NoRouteConnectError(httpcore.ConnectError, NoRouteError):
+    """There is no way to the host; `resolution` says what the routing tables answered."""
+
+
+_ERRORS = Errors(
+    read=httpcore.ReadError,
+    write=httpcore.WriteError,
+    connect=httpcore.ConnectError,
+    read_timeout=httpcore.ReadTimeout,
+    write_timeout=httpcore.WriteTimeout,
+    connect_timeout=httpcore.ConnectTimeout,
+    lost_reading=lambda error: RouteLostReadError(error.connection, error.loss),
+    lost_writing=lambda error: RouteLostWriteError(error.connection, error.loss),
+    lost_connecting=lambda error: RouteLostConnectError(error.connection, error.loss),
+    no_route=lambda error: NoRouteConnectError(error.errno or 0, error.strerror or "", error.resolution),
+)
+
+
+@final
+class _Stream(NetworkStream, httpcore.AsyncNetworkStream):
+    errors: ClassVar[Errors] = _ERRORS
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 -- httpcore's
+    ) -> _Stream:
+        return _Stream(self.guarded, await self.secured(ssl_context, server_hostname, timeout))
+
+
+@final
+class GuardedBackend(NetworkBackend[_Stream], httpcore.AsyncNetworkBackend):
+    """A network backend of httpcore whose connections are guarded; for `network_backend=` of a pool.
+
+    A request in flight fails at once with `RouteLostReadError` when its route is lost. An idle HTTP/1.1 connection
+    that is SUSPECT or LOST is closed by its pool rather than lent; for HTTP/2, see `GuardedConnectionPool`.
+    """
+
+    stream = _Stream
+    errors: ClassVar[Errors] = _ERRORS
+
+
+@final
+class _Connection(GuardedConnection, httpcore.AsyncConnectionInterface):
+    def __init__(self, inner: httpcore.AsyncConnectionInterface) -> None:
+        super().__init__(inner)
+        self._inner = inner
+
+    async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
+        token = opener.set(self)
+        try:
+            return await self._inner.handle_async_request(request)
+        finally:
+            opener.reset(token)
+
+    def can_handle_request(self, origin: httpcore.Origin) -> bool:
+        return self._inner.can_handle_request(origin)
+
+
+class GuardedConnectionPool(httpcore.AsyncConnectionPool):
+    """A pool of httpcore that does not lend connections whose path is in doubt or gone, HTTP/2 or not.
+
+    It takes the arguments of `httpcore.AsyncConnectionPool`; give it a `GuardedBackend`. The pool alone would know no
+    better of HTTP/2 connections, which it does not look at before it lends them.
+    """
+
+    def create_connection(self, origin: httpcore.Origin) -> httpcore.AsyncConnectionInterface:
+        """Make a connection, for the pool."""
+        return _Connection(super().create_connection(origin))
