@@ -35,6 +35,7 @@ from ._routes import Routes as Routes
 from ._statistics import Statistics as Statistics
 from ._version import __version__ as __version__
 from .connections import (
+    Account as Account,
     Backoff as Backoff,
     Connection as Connection,
     Connections as Connections,

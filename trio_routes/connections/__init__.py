@@ -1,5 +1,6 @@
 """Connections: what decides their paths, what a change does to them, and what is done about it."""
 
+from ._account import Account as Account
 from ._bindings import Bindings as Bindings
 from ._connect import open_ssl_over_tcp_stream as open_ssl_over_tcp_stream, open_tcp_stream as open_tcp_stream
 from ._connection import Connection as Connection, Loss as Loss

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import attrs
 
+from ._account import Account, account_of
 from ._connection import Connection
 from ._registry import Registry, RegistryStatistics
 
@@ -24,6 +25,14 @@ class Connections:
     def history(self) -> tuple[Connection, ...]:
         """The connections that were lost, the latest last; the last 256 are remembered."""
         return self._registry.history
+
+    def explain(self, connection: Connection) -> Account:
+        """Say in plain words how a connection of this pt stands: its path, what changed, what is awaited until when.
+
+        `str()` of the answer is a few lines. One that waits for its turn is judged first; lost ones are explained too.
+        Not a checkpoint.
+        """
+        return account_of(connection, self._registry.court)
 
     def statistics(self) -> RegistryStatistics:
         """Count the connections by standing, and what was decided about them. Not a checkpoint."""
