@@ -29,15 +29,17 @@ def announce(batch: ChangeBatch, broadcast: Broadcast, time: float) -> None:
     """
     generation = batch.generation
     events: list[Event | None] = []
-    if broadcast.wanted(LinkUp) or broadcast.wanted(LinkDown):
+    if batch.links and (broadcast.wanted(LinkUp) or broadcast.wanted(LinkDown)):
         events += [_of_link(change, generation, time) for change in batch.links]
-    if broadcast.wanted(AddressAdded) or broadcast.wanted(AddressRemoved):
+    if batch.addresses and (broadcast.wanted(AddressAdded) or broadcast.wanted(AddressRemoved)):
         events += [_of_address(change, generation, time) for change in batch.addresses]
-    if broadcast.wanted(RuleChanged):
+    if batch.rules and broadcast.wanted(RuleChanged):
         events += [
             RuleChanged(generation=generation, time=time, old=change.old, new=change.new) for change in batch.rules
         ]
-    if broadcast.wanted(RouteAdded) or broadcast.wanted(RouteRemoved) or broadcast.wanted(RouteReplaced):
+    if batch.routes and (
+        broadcast.wanted(RouteRemoved) or broadcast.wanted(RouteAdded) or broadcast.wanted(RouteReplaced)
+    ):
         events += [_of_route(change, generation, time) for change in batch.routes]
     for change in batch.gateways:
         events.append(

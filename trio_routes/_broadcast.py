@@ -216,7 +216,8 @@ class Pulse:
     def beat(self, generation: int) -> None:
         """Tell that the tables are at `generation` now."""
         self.generation = generation
-        self._waiting.unpark_all()
+        if self._waiting:
+            self._waiting.unpark_all()
 
     async def wait_beyond(self, generation: int) -> int:
         """Return the tables' generation once it is greater than `generation`. Always a checkpoint.

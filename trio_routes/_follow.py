@@ -169,19 +169,32 @@ class Follower:
         for group in GROUPS:
             self._channel.join(group)
         self._begin(_Why.START)
-        started = False
+        while not self.ready.is_set():
+            await self._wait_and_step(once=True)
+        task_status.started()
         while True:
-            if self._settling is not None:
-                await trio.lowlevel.checkpoint()
-            else:
-                with trio.move_on_at(self._wake_at()):
-                    await self._channel.wait_readable()
+            await self._wait_and_step()
+
+    async def _wait_and_step(self, *, once: bool = False) -> None:
+        """Wait for what is next to be done, and do it; go on so while nothing but the channel has anything, or once."""
+        wake_at = self._wake_at()
+        if wake_at == -math.inf:
+            await trio.lowlevel.checkpoint()
             self.step()
-            if not started and self.ready.is_set():
-                started = True
-                task_status.started()
+            return
+        # One scope for as long as its deadline stands: to make and leave one takes as long as to apply a change.
+        with trio.move_on_at(wake_at):
+            while True:
+                await self._channel.wait_readable()
+                self.step()
+                if once or self._wake_at() != wake_at:
+                    return
+        self.step()
 
     def _wake_at(self) -> float:
+        """When to go on though nothing comes in; -inf for now."""
+        if self._settling is not None:
+            return -math.inf
         return min(self._retry_at, self._audit_at, math.inf if self._why else self.self_check.wake_at)
 
     def step(self) -> bool:
@@ -197,11 +210,12 @@ class Follower:
             else:
                 self.self_check.hear(reply_to, data)
         self._go_on_settling()
-        self._look_at_the_clock(self._clock())
+        now = self._clock()
+        self._look_at_the_clock(now)
         # The first snapshot is no change, and after a loss only what is different in the end is one.
         if self._why not in (_Why.START, _Why.LOSS):
             self._publish(self._cache.take_changes())
-        if self._why is None and self.self_check.turn(self._clock()):
+        if self._why is None and self.self_check.turn(now):
             self._lost("a lookup differs from the kernel's answer")
         return received.more
 

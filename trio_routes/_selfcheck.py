@@ -116,6 +116,8 @@ class SelfCheck:
     @property
     def wake_at(self) -> float:
         """When `turn` is next to be called if nothing is heard; infinite while nothing is to be done."""
+        if not self._outstanding and not self._waiting:
+            return math.inf
         times = [asked.at + PATIENCE for asked in self._outstanding.values()]
         if len(times) < MOST_OUTSTANDING:  # else there is nothing to be done before an answer, or its time is up
             times += [asked.at for asked in self._waiting]
@@ -132,6 +134,8 @@ class SelfCheck:
 
         To be called when everything has been applied that was read, and the generation is that of the tables.
         """
+        if not self._outstanding and not self._waiting:
+            return False
         found = False
         for sequence, asked in list(self._outstanding.items()):
             if asked.answer is not None:

@@ -109,6 +109,7 @@ class World:
         """Have what was changed noticed, as after a batch of notifications."""
         batch = self.cache.take_changes()
         self.reassessor.touch(batch)
+        self.reassessor.take_turn()
         self.bindings.touch()
         self.pulse.beat(batch.generation)
 

@@ -27,6 +27,7 @@ from trio_routes.connections import Connection, Flow, Policy, Probe, Reassessor,
 from trio_routes.connections._judge import judge
 from trio_routes.connections._reassess import CHUNK
 from trio_routes.netlink import RTN_BLACKHOLE, RTN_LOCAL, RTN_THROW
+from trio_routes.routing import ChangeBatch
 
 FAR = "1.1.1.1"  # global: from a private address only reached by translation
 
@@ -64,7 +65,7 @@ class Watch:
         self.applied += 1
         batch = self.network.take()
         if batch:
-            self.reassessor.touch(batch)
+            self.touch(batch)
 
     def register(
         self, flow: Flow | None = None, *, policy: Policy | None = None, probe: Probe | None = None
@@ -75,8 +76,13 @@ class Watch:
 
     async def change(self) -> None:
         """Let what the test changed be told, and judged."""
-        self.reassessor.touch(self.network.take())
+        self.touch(self.network.take())
         await trio.testing.wait_all_tasks_blocked()
+
+    def touch(self, batch: ChangeBatch) -> None:
+        """Do what the engine does with a batch."""
+        self.reassessor.touch(batch)
+        self.reassessor.take_turn()
 
     def gateway_moves(self) -> None:
         site = self.site
@@ -305,7 +311,7 @@ async def test_during_a_resync_nobody_is_ended_and_what_fell_due_is_judged_after
     watch.route_returns()
     batch = watch.network.take()
     batch.resynced = "a test"
-    watch.reassessor.touch(batch)
+    watch.touch(batch)
     await trio.testing.wait_all_tasks_blocked()
     assert (restored.standing, gone.standing) == (Standing.GOOD, Standing.LOST)
 
@@ -459,7 +465,7 @@ async def test_an_answer_about_a_path_that_has_moved_on_counts_for_nothing(
     await watch.change()
     await trio.sleep(2)
     watch.network.add_route(watch.site.default, via=watch.site.gw2, dev=C2, metric=100, replace=True)
-    watch.reassessor.touch(watch.network.take())
+    watch.touch(watch.network.take())
     release.set()
     await trio.testing.wait_all_tasks_blocked()
     assert standing(connection) is Standing.SUSPECT
@@ -526,7 +532,7 @@ async def test_a_change_that_touches_many_leaves_the_loop_a_turn_between_chunks(
 ) -> None:
     connections = [watch.register(policy=Policy.immediate()) for _ in range(10 * CHUNK)]
     watch.route_goes()
-    watch.reassessor.touch(watch.network.take())
+    watch.touch(watch.network.take())
     lost = [0]
     while lost[-1] < len(connections):
         await trio.lowlevel.checkpoint()
@@ -544,6 +550,7 @@ async def test_reading_a_connection_whose_turn_has_not_come_judges_that_one_only
     watch.reassessor.touch(watch.network.take())
     assert connections[2].loss is not None
     assert len(watch.events) == 1
+    watch.reassessor.take_turn()
     await trio.testing.wait_all_tasks_blocked()
     assert len(watch.events) == 3
 

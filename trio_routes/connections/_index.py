@@ -19,8 +19,7 @@ clients behind one default route are one entry under that route and one under it
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
-from ipaddress import IPv4Address, IPv6Address
+from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 import attrs
@@ -35,8 +34,15 @@ if TYPE_CHECKING:
 RouteKey: TypeAlias = tuple[int, int, int, int]
 """(family, table, destination, prefix length)."""
 
+AddressKey: TypeAlias = tuple[int, int]
+"""(4 or 6, the address as an integer): an address object's own hash is made of text, by a Python function."""
+
+Touched: TypeAlias = tuple[Collection["Connection"], str]
+"""Connections that a change can touch, and the cause in words."""
+
 _K = TypeVar("_K")
 _WIDTH = {AF_INET: 32, AF_INET6: 128}
+_LOCAL_TYPES = (RTN_LOCAL, RTN_ANYCAST)
 
 
 class Needs(NamedTuple):
@@ -44,8 +50,8 @@ class Needs(NamedTuple):
 
     route: RouteKey | None
     links: tuple[int, ...]
-    gateways: tuple[tuple[int, IPAddress], ...]
-    local: IPAddress | None
+    gateways: tuple[tuple[int, AddressKey], ...]
+    local: AddressKey | None
     ipv6_routes: bool
 
 
@@ -71,10 +77,14 @@ def needs_of(
         if body is not None and route is not None
         else None,
         links=tuple(sorted(links)),
-        gateways=tuple((hop.ifindex, hop.gateway) for hop in resolution.hops if hop.gateway is not None),
-        local=local,
+        gateways=tuple((hop.ifindex, _key(hop.gateway)) for hop in resolution.hops if hop.gateway is not None),
+        local=_key(local) if local is not None else None,
         ipv6_routes=ipv6_routes,
     )
+
+
+def _key(address: IPAddress) -> AddressKey:
+    return address.version, int(address)
 
 
 @attrs.define(eq=False)
@@ -127,10 +137,13 @@ class Peers:
         del self._keys[position]
         del self._connections[position]
 
-    def between(self, first: int, last: int) -> list[Connection]:
+    def between(self, first: int, last: int) -> Collection[Connection]:
         """Those whose peers' addresses are from first to last, both included."""
-        start = bisect_left(self._keys, first << self._SERIAL_BITS)
-        return self._connections[start : bisect_left(self._keys, (last + 1) << self._SERIAL_BITS)]
+        keys, end = self._keys, (last + 1) << self._SERIAL_BITS
+        start = bisect_left(keys, first << self._SERIAL_BITS)
+        if start == len(keys) or keys[start] >= end:
+            return ()  # mostly; the second search is saved, which in a large list waits for memory
+        return self._connections[start : bisect_left(keys, end, start)]
 
 
 class Index:
@@ -140,8 +153,8 @@ class Index:
         self._bundles: dict[Needs, Bundle] = {}
         self._by_route: dict[RouteKey, dict[Bundle, None]] = {}
         self._by_link: dict[int, dict[Bundle, None]] = {}
-        self._by_gateway: dict[tuple[int, IPAddress], dict[Bundle, None]] = {}
-        self._by_local: dict[IPAddress, dict[Bundle, None]] = {}
+        self._by_gateway: dict[tuple[int, AddressKey], dict[Bundle, None]] = {}
+        self._by_local: dict[AddressKey, dict[Bundle, None]] = {}
         self._by_ipv6_routes: dict[Bundle, None] = {}
         self._peers = {4: Peers(), 6: Peers()}
 
@@ -215,48 +228,53 @@ class Index:
             _discard(self._by_local, needs.local, bundle)
         self._by_ipv6_routes.pop(bundle, None)
 
-    def touched_by(self, batch: ChangeBatch) -> Iterator[tuple[Iterable[Connection], str]]:
-        """Yield groups of connections that a batch can touch, and the cause; one may be in several groups.
+    def touched_by(self, batch: ChangeBatch) -> list[Touched]:
+        """The groups of connections that a batch can touch, each with the cause; a connection may be in several.
 
         The groups with the most telling causes come last: a link that went explains the routes that went with it.
         """
+        found: list[Touched] = []
         if batch.everything or batch.resynced or batch.rules:
             cause = batch.rules[0].cause if batch.rules else "resync" if batch.resynced else "a kernel setting changed"
-            yield list(self), cause
+            found.append((list(self), cause))
         for neighbour in batch.neighbours:
             cause = f"neighbour {neighbour.address} {'failed' if neighbour.failed else 'is back'}"
-            yield from _grouped(self._by_gateway.get((neighbour.ifindex, neighbour.address)), cause)
-            address = int(neighbour.address)
-            yield self._peers[neighbour.address.version].between(address, address), cause
+            version, address = key = _key(neighbour.address)
+            _add(found, self._by_gateway.get((neighbour.ifindex, key)), cause)
+            found.append((self._peers[version].between(address, address), cause))
         for family, destination, prefix_length in batch.revived:
-            yield self._peers_inside(family, destination, prefix_length), "a link came back"
+            found.append((self._peers_inside(family, destination, prefix_length), "a link came back"))
         for change in batch.routes:
-            yield from self._touched_by_route(change)
+            self._add_touched_by_route(found, change)
         for address_change in batch.addresses:
             state = address_change.new or address_change.old
             if state is not None:
-                yield from _grouped(self._by_local.get(state.address), address_change.cause)
+                _add(found, self._by_local.get(_key(state.address)), address_change.cause)
         for link_change in batch.links:
             link = link_change.new or link_change.old
             if link is not None:
-                yield from _grouped(self._by_link.get(link.ifindex), link_change.cause)
+                _add(found, self._by_link.get(link.ifindex), link_change.cause)
+        return found
 
-    def _touched_by_route(self, change: RouteChange) -> Iterator[tuple[Iterable[Connection], str]]:
+    def _add_touched_by_route(self, found: list[Touched], change: RouteChange) -> None:
+        # No generators: for a route that touches nobody they would take longer than what they do.
         old, new, destination, cause = change.old, change.new, change.destination, change.cause
         body = new or old
         if body is None:
             return
         if old is not None:
-            yield from _grouped(self._by_route.get((old.family, old.table, destination, old.prefix_length)), cause)
+            _add(found, self._by_route.get((old.family, old.table, destination, old.prefix_length)), cause)
         if new is not None or _was_in_the_way(old):
-            yield self._peers_inside(body.family, destination, body.prefix_length), cause
-        if body.type in (RTN_LOCAL, RTN_ANYCAST) or (old is not None and old.type in (RTN_LOCAL, RTN_ANYCAST)):
+            inside = self._peers_inside(body.family, destination, body.prefix_length)
+            if inside:
+                found.append((inside, cause))
+        if body.type in _LOCAL_TYPES or (old is not None and old.type in _LOCAL_TYPES):
             for bundles in self._locals_inside(body.family, destination, body.prefix_length):
-                yield from _grouped(bundles, cause)
+                _add(found, bundles, cause)
         if body.family == AF_INET6:
-            yield from _grouped(self._by_ipv6_routes, cause)
+            _add(found, self._by_ipv6_routes, cause)
 
-    def _peers_inside(self, family: int, destination: int, prefix_length: int) -> list[Connection]:
+    def _peers_inside(self, family: int, destination: int, prefix_length: int) -> Collection[Connection]:
         peers = self._peers[4 if family == AF_INET else 6]
         return peers.between(destination, destination | (1 << (_WIDTH[family] - prefix_length)) - 1)
 
@@ -264,12 +282,11 @@ class Index:
         shift = _WIDTH[family] - prefix_length
         version = 4 if family == AF_INET else 6
         if shift == 0:
-            address = IPv4Address(destination) if version == 4 else IPv6Address(destination)
-            yield self._by_local.get(address, {})
+            yield self._by_local.get((version, destination), {})
             return
         # Shorter ones (AnyIP) change rarely enough to walk through the addresses for them.
-        for address, bundles in self._by_local.items():
-            if address.version == version and int(address) >> shift == destination >> shift:
+        for (other, address), bundles in self._by_local.items():
+            if other == version and address >> shift == destination >> shift:
                 yield bundles
 
 
@@ -289,9 +306,9 @@ def _was_in_the_way(old: RouteBody | None) -> bool:
     return old is not None and (old.type == RTN_THROW or bool(old.source_length))
 
 
-def _grouped(bundles: dict[Bundle, None] | None, cause: str) -> Iterator[tuple[Iterable[Connection], str]]:
-    for bundle in bundles or ():
-        yield bundle.members, cause
+def _add(found: list[Touched], bundles: dict[Bundle, None] | None, cause: str) -> None:
+    if bundles:
+        found.extend((bundle.members.keys(), cause) for bundle in bundles)
 
 
 def _discard(shelf: dict[_K, dict[Bundle, None]], key: _K, bundle: Bundle) -> None:

@@ -1,9 +1,9 @@
 """The reassessment task: judges what a change can touch, and decides what falls due.
 
-The follow task calls `touch` after each batch, which writes the docket and rings, and `take_turn`,
-which judges the first chunk at once. The task works in chunks and gives the loop a turn between
-them, because a default route that goes can touch a hundred thousand connections, and cancelling
-them in one go would stop the loop for seconds.
+The follow task calls `touch` after each batch, which writes the docket, and `take_turn`, which
+judges the first chunk at once and rings for what is left. The task works in chunks and gives the
+loop a turn between them, because a default route that goes can touch a hundred thousand connections,
+and cancelling them in one go would stop the loop for seconds.
 """
 
 from __future__ import annotations
@@ -47,26 +47,30 @@ class Reassessor:
         self._deadlines = Deadlines(registry.court, registry.clerk)
         self._cache = cache
         self._apply_pending = apply_pending
+        # The task went to sleep while nobody could be judged, and whatever falls due.
+        self._ignores_deadlines = False
 
     def touch(self, batch: ChangeBatch) -> None:
-        """Have the connections judged that a batch can touch. Not a checkpoint; call it after each applied batch."""
+        """Mark the connections that a batch can touch. Not a checkpoint; call it after each applied batch."""
         self._registry.sweep()
         self._court.touch(batch)
-        if self._docket.dirty or self._docket.next_deadline <= trio.current_time():
-            self._docket.ring()
 
     def take_turn(self) -> None:
-        """Judge the first chunk of what was touched here and now, without waiting for the task's turn.
+        """Judge the first chunk of what was touched here and now, and ring for the rest. Not a checkpoint.
 
-        The common change touches few connections, and a turn of the loop takes longer than judging them. What is
-        left over, and every deadline, is the task's.
+        The common change touches few connections, and a turn of the loop takes longer than judging them; so the task
+        is woken only where something is left for it. Call it after `touch`.
         """
-        end = time.perf_counter() + CHUNK_SECONDS
-        for _ in range(CHUNK):
-            if not self._docket.dirty or self._court.adjourned or time.perf_counter() > end:
-                return
-            connection, cause = self._docket.pop_dirty()
-            self._court.judge(connection, cause)
+        docket, court = self._docket, self._court
+        if docket.dirty and not court.adjourned:
+            end = time.perf_counter() + CHUNK_SECONDS
+            for _ in range(CHUNK):
+                connection, cause = docket.pop_dirty()
+                court.judge(connection, cause)
+                if not docket.dirty or time.perf_counter() > end:
+                    break
+        if docket.dirty or self._ignores_deadlines:
+            docket.ring()
 
     def woke(self, slept_seconds: float = 0.0) -> None:
         """The machine has slept: give every suspect connection time for the network to come back (rule J7)."""
@@ -82,8 +86,9 @@ class Reassessor:
             try:
                 while True:
                     # While nobody may be judged, a deadline that passes must not keep the task awake.
-                    adjourned = self._court.adjourned
-                    await self._docket.wait(math.inf if adjourned else self._docket.next_time)
+                    self._ignores_deadlines = self._court.adjourned
+                    await self._docket.wait(math.inf if self._ignores_deadlines else self._docket.next_time)
+                    self._ignores_deadlines = False
                     while self._work():  # noqa: ASYNC110 -- each turn does work, and nobody rings for it
                         await trio.lowlevel.checkpoint()
             finally:
@@ -94,10 +99,10 @@ class Reassessor:
         docket, court = self._docket, self._court
         if docket.next_deadline <= trio.current_time() and not court.adjourned:
             self._apply_pending()
+        if court.adjourned:
+            return False
         end = time.perf_counter() + CHUNK_SECONDS
         for _ in range(CHUNK):
-            if court.adjourned:
-                return False
             suspect = docket.pop_mark(trio.current_time())
             if suspect is not None:
                 court.mark(suspect)

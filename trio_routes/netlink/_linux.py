@@ -22,6 +22,8 @@ _NETLINK_EXT_ACK = 11
 _NETLINK_GET_STRICT_CHK = 12
 _SO_RCVBUFFORCE = 33
 _SO_NETNS_COOKIE = 71
+# A plain integer: to and it with a member of an enum takes as long as the system call before.
+_MSG_TRUNC = int(socket.MSG_TRUNC)
 
 # Holds 20 000 notifications (each is charged 832 bytes); NetworkManager asks for the same.
 RECEIVE_BUFFER = 8 * 1024 * 1024
@@ -85,7 +87,7 @@ class LinuxNetlinkSocket:
     def receive_into(self, buffer: bytearray) -> tuple[int, bool, int]:
         """Read one datagram; see `NetlinkSocket.receive_into`."""
         length, _, flags, sender = self._socket.recvmsg_into((buffer,))
-        return length, bool(flags & socket.MSG_TRUNC), sender[0]
+        return length, bool(flags & _MSG_TRUNC), sender[0]
 
     async def wait_readable(self) -> None:
         """Return once something may be waiting. A checkpoint."""
