@@ -53,7 +53,13 @@ class Engine:
         )
         self._follower: Follower | None = None
         if self._channel is not None:
-            self._follower = Follower(self._channel, self.cache, self._on_batch, peers=self._questions)
+            self._follower = Follower(
+                self._channel,
+                self.cache,
+                self._on_batch,
+                peers=self._questions,
+                before_changes=self.registry.take_in,
+            )
         self._reassessor = Reassessor(self.registry, self.cache, apply_pending=self._apply_pending)
         self._waking = Waking(self._on_waking)
         self.detector: Detector = Detector(kernel, portal, self.broadcast.publish, lambda: self.cache.generation)

@@ -117,6 +117,7 @@ class Follower:
       clock: Seconds, monotonic: `trio.current_time`.
       peers: What connections would ask the cache, for the self-check.
       audit_seconds: The time between audits; None is 60 s, and 600 s for large tables.
+      before_changes: Called before anything that was received is applied. Must not block.
 
     Attributes:
       ready: Set once the cache is complete.
@@ -133,10 +134,12 @@ class Follower:
         *,
         peers: Callable[[], Iterable[Question]] = tuple[Question, ...],
         audit_seconds: float | None = None,
+        before_changes: Callable[[], None] = lambda: None,
     ) -> None:
         self._channel = channel
         self._cache = cache
         self._on_batch = on_batch
+        self._before_changes = before_changes
         self._clock = clock
         self._intake = Intake(cache)
         self._why: _Why | None = None
@@ -200,6 +203,7 @@ class Follower:
     def step(self) -> bool:
         """Apply what is waiting, publish what it changed; returns whether there may be more waiting."""
         received = self._channel.receive()
+        self._before_changes()
         if received.lost:
             self._lost(received.lost)
         for reply_to, data in received.datagrams:

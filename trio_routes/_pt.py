@@ -142,6 +142,23 @@ class Pt:
         """Wrap a listener so that the streams it accepts are guarded. Not a checkpoint."""
         return connections.guard_listener(self._here(), listener, policy=policy, probe=probe)
 
+    def guard_new_sockets(self, *, policy: Policy | None = None) -> AbstractContextManager[None]:
+        """Guard every outgoing TCP socket that anything in this Trio run makes, for the length of a `with` block.
+
+        For libraries that take neither a stream nor a transport. Their owner sees ECONNRESET at the loss. Not covered:
+        connections that are still being made, accepted ones, sockets made outside Trio or before the block. It works
+        by Trio's socket factory, so one pt of a run at a time can do it; leaving the block restores the former one
+        and guards none of them any more.
+
+        Args:
+          policy: Seconds from SUSPECT to LOST, instead of the pt's.
+
+        Raises:
+          RuntimeError: On entry: the new sockets of this run are guarded already.
+          trio.ClosedResourceError: The pt is closed.
+        """
+        return connections.guard_new_sockets(self._here(), policy=policy)
+
     # ---- connecting and serving ------------------------------------------------------------
 
     async def open_tcp_stream(

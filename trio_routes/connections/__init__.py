@@ -14,6 +14,7 @@ from ._listeners import (
     serve_ssl_over_tcp as serve_ssl_over_tcp,
     serve_tcp as serve_tcp,
 )
+from ._new_sockets import guard_new_sockets as guard_new_sockets
 from ._options import ConnectOptions as ConnectOptions
 from ._policy import Policy as Policy, Probe as Probe
 from ._prober import Askable as Askable, ProbeAnswer as ProbeAnswer

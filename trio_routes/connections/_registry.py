@@ -13,6 +13,7 @@ import logging
 import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
+from typing import Protocol
 
 import attrs
 import trio
@@ -71,6 +72,18 @@ class RegistryStatistics:
     lost: int
 
 
+class Newcomers(Protocol):
+    """Sockets of which nobody tells that they are connected, or closed."""
+
+    def take_in(self) -> None:
+        """Register those that have connected meanwhile."""
+        ...
+
+    def let_go(self) -> None:
+        """Release those that were closed."""
+        ...
+
+
 class _Reference(weakref.ref[object]):
     """A weak reference that knows under which key its object is registered."""
 
@@ -110,6 +123,8 @@ class Registry:
         self._on_collected = self._note_collected
         self._serial = itertools.count(1)
         self._closed = False
+        self.newcomers: Newcomers | None = None
+        """Those whom nobody registers by hand; None while nobody asks for them."""
 
     # ---- registering -----------------------------------------------------------------------
 
@@ -147,8 +162,7 @@ class Registry:
           trio.ClosedResourceError: The socket or the pt is closed.
           RouteLostError: The socket was lost before, and its owner has not connected it again.
         """
-        if self._closed:
-            raise trio.ClosedResourceError("the pt is closed")
+        self.check_open()
         self.sweep()
         connection = self._find(what)
         if connection is not None:
@@ -177,6 +191,11 @@ class Registry:
         self._records[connection.record.key] = connection
         self.court.open(connection)
         return connection
+
+    def check_open(self) -> None:
+        """Raise trio.ClosedResourceError once the pt is closed."""
+        if self._closed:
+            raise trio.ClosedResourceError("the pt is closed")
 
     def _flow_of(self, item: object, peer: Peer | None) -> Flow:
         if isinstance(item, AnySocket):
@@ -289,12 +308,16 @@ class Registry:
 
         Attempts to connect are none.
         """
-        self.sweep()
-        return iter([connection for connection in self._records.values() if not connection.record.attempt])
+        return iter(self._in_use())
 
     def __len__(self) -> int:
+        return len(self._in_use())
+
+    def _in_use(self) -> list[Connection]:
         self.sweep()
-        return sum(1 for connection in self._records.values() if not connection.record.attempt)
+        if self.newcomers is not None:
+            self.newcomers.let_go()
+        return [connection for connection in self._records.values() if not connection.record.attempt]
 
     @property
     def history(self) -> tuple[Connection, ...]:
@@ -345,8 +368,14 @@ class Registry:
         if isinstance(reference, _Reference):
             self._collected.append(reference.key)
 
+    def take_in(self) -> None:
+        """Register what has connected by the paths that are still known; before anything is applied to the tables."""
+        if self.newcomers is not None:
+            self.newcomers.take_in()
+
     def sweep(self) -> None:
-        """Give back what was dropped, and drop the records of sockets that were collected."""
+        """Take in newcomers, give back what was dropped, and drop the records of sockets that were collected."""
+        self.take_in()
         while self._dropped:
             self.release(self._dropped.popleft())
         while self._collected:
