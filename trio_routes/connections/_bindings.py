@@ -105,6 +105,8 @@ class Bindings:
 
     def touch(self) -> None:
         """Look at every address after the tables have changed. Not a checkpoint."""
+        if not self._watched:
+            return  # as in every client, at every change
         for binding in list(self._watched.values()):
             there = self._holds(binding, binding.ifindex)
             if there and not binding.there:

@@ -98,7 +98,7 @@ def good(verdict: Verdict = Verdict.UNCHANGED) -> Stand:
 
 def lost(stand: Stand, verdict: Verdict) -> Stand:
     """The last stand of a connection."""
-    return attrs.evolve(stand, standing=Standing.LOST, verdict=verdict, deadline=math.inf, look_at=math.inf)
+    return Stand(Standing.LOST, verdict, stand.since, stand.started, mode=stand.mode)
 
 
 def on_verdict(stand: Stand, verdict: Verdict, t: float, *, wait: float | None, slow: bool, moved: bool) -> Stand:
@@ -115,7 +115,7 @@ def on_verdict(stand: Stand, verdict: Verdict, t: float, *, wait: float | None, 
     if verdict.keeps or wait is None:
         return good(verdict)
     if not stand.suspect:
-        return _waiting(Stand(Standing.SUSPECT, since=t), verdict, t, wait)
+        return _waiting(stand, verdict, t, wait)
     unchanged = verdict is stand.verdict and not moved
     if stand.mode is not Mode.SETTLING:
         # Asked, or left alone, for that very state of things; another one settles anew.
@@ -142,7 +142,7 @@ def _waiting(stand: Stand, verdict: Verdict, t: float, wait: float) -> Stand:
     return Stand(
         standing=Standing.SUSPECT,
         verdict=verdict,
-        since=stand.since,
+        since=t if stand.since is None else stand.since,
         started=math.inf if math.isinf(deadline) else started,
         deadline=deadline,
         look_at=t + FIRST_LOOK_SECONDS if math.isinf(deadline) else math.inf,

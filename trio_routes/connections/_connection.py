@@ -50,9 +50,10 @@ class Loss:
 
     def describe(self) -> str:
         """The loss in one line, the same in errors, cancellation reasons and logs."""
-        after = "" if str(self.after) == self.verdict.value else f": {self.after}"
+        verdict, after = self.verdict.value, str(self.after)
+        after = "" if after == verdict else f": {after}"
         reasons = f"{self.cause}; {self.evidence}" if self.evidence else self.cause
-        return f"{self.verdict.value}{after}, before: {self.before} ({reasons})"
+        return f"{verdict}{after}, before: {self.before} ({reasons})"
 
     def __str__(self) -> str:
         return self.describe()
@@ -158,10 +159,11 @@ def owned_socket(record: Record) -> AnySocket | None:
 
 def is_closed_by_owner(record: Record) -> bool:
     """Whether the owner has closed the socket without telling: nobody wants to hear of it any more."""
-    objects = [reference() for reference in record.sockets]
-    return bool(objects) and all(
-        item is None or (isinstance(item, AnySocket) and item.fileno() == -1) for item in objects
-    )
+    for reference in record.sockets:
+        item = reference()
+        if item is not None and not (isinstance(item, AnySocket) and item.fileno() == -1):
+            return False
+    return bool(record.sockets)
 
 
 class Settler(Protocol):

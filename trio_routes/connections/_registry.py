@@ -361,7 +361,7 @@ class Registry:
         """Remember a lost connection for as long as its socket's objects live (R12)."""
         key = connection.record.key
         self._records.pop(key, None)
-        if any(item is not None for item in _items(connection.record)):
+        if not _is_collected(connection.record):
             self._lost[key] = connection
 
     def _note_collected(self, reference: weakref.ref[object]) -> None:
@@ -394,4 +394,7 @@ def _items(record: Record) -> Iterator[object]:
 
 
 def _is_collected(record: Record) -> bool:
-    return all(item is None for item in _items(record))
+    for reference in record.sockets:  # noqa: SIM110 -- a generator would take longer than all else
+        if reference() is not None:
+            return False
+    return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from typing import Self
 
 
 class VerdictClass(enum.Enum):
@@ -19,44 +20,37 @@ class VerdictClass(enum.Enum):
 
 
 class Verdict(enum.Enum):
-    """What a change did to one flow."""
+    """What a change did to one flow.
 
-    UNCHANGED = "unchanged"
-    REROUTED = "rerouted"
-    UNJUDGED = "unjudged"
-    SOURCE_GONE = "source gone"
-    NO_ROUTE = "no route"
-    REJECTED = "rejected"
-    PEER_MOVED = "peer moved"
-    EGRESS_CHANGED = "egress changed"
-    GATEWAY_CHANGED = "gateway changed"
-    CARRIER_LOST = "carrier lost"
-    GATEWAY_FAILED = "gateway failed"
+    Attributes:
+      cls: The verdict's class.
+      keeps: Whether the connection is left alone.
+    """
 
-    @property
-    def cls(self) -> VerdictClass:
-        """The verdict's class."""
-        return _CLASS[self]
+    _value_: str
+    # Plain attributes, because a loss asks for them a dozen times, and a table by verdict hashes in Python each time.
+    cls: VerdictClass
+    keeps: bool
 
-    @property
-    def keeps(self) -> bool:
-        """Whether the connection is left alone."""
-        return _CLASS[self] is VerdictClass.KEEP
+    def __new__(cls, words: str, verdict_class: VerdictClass) -> Self:
+        """Make a member whose value is its words."""
+        member = object.__new__(cls)
+        member._value_ = words
+        member.cls = verdict_class
+        member.keeps = verdict_class is VerdictClass.KEEP
+        return member
 
-
-_CLASS = {
-    Verdict.UNCHANGED: VerdictClass.KEEP,
-    Verdict.REROUTED: VerdictClass.KEEP,
-    Verdict.UNJUDGED: VerdictClass.KEEP,
-    Verdict.SOURCE_GONE: VerdictClass.CERTAIN,
-    Verdict.NO_ROUTE: VerdictClass.CERTAIN,
-    Verdict.REJECTED: VerdictClass.CERTAIN,
-    Verdict.PEER_MOVED: VerdictClass.CERTAIN,
-    Verdict.EGRESS_CHANGED: VerdictClass.UNCERTAIN,
-    Verdict.GATEWAY_CHANGED: VerdictClass.UNCERTAIN,
-    Verdict.CARRIER_LOST: VerdictClass.CERTAIN,
-    Verdict.GATEWAY_FAILED: VerdictClass.HINT,
-}
+    UNCHANGED = "unchanged", VerdictClass.KEEP
+    REROUTED = "rerouted", VerdictClass.KEEP
+    UNJUDGED = "unjudged", VerdictClass.KEEP
+    SOURCE_GONE = "source gone", VerdictClass.CERTAIN
+    NO_ROUTE = "no route", VerdictClass.CERTAIN
+    REJECTED = "rejected", VerdictClass.CERTAIN
+    PEER_MOVED = "peer moved", VerdictClass.CERTAIN
+    EGRESS_CHANGED = "egress changed", VerdictClass.UNCERTAIN
+    GATEWAY_CHANGED = "gateway changed", VerdictClass.UNCERTAIN
+    CARRIER_LOST = "carrier lost", VerdictClass.CERTAIN
+    GATEWAY_FAILED = "gateway failed", VerdictClass.HINT
 
 
 class Standing(enum.Enum):
