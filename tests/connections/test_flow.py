@@ -139,16 +139,20 @@ def test_a_unix_socket_is_unjudged() -> None:
         assert flow_of(one).unjudged == "unix is neither TCP nor UDP"
 
 
-def test_multipath_tcp_is_unjudged() -> None:
+@pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_multipath_tcp_is_unjudged(family: int, address: str) -> None:
+    """Whatever such a socket refuses to tell: over IPv6 its traffic class."""
     try:
-        server = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)
+        server = socket.socket(family, socket.SOCK_STREAM, 262)
     except OSError as error:
         pytest.skip(f"no MPTCP in this kernel: {error}")
-    with server, socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262) as client:
-        server.bind(("127.0.0.1", 0))
+    with server, socket.socket(family, socket.SOCK_STREAM, 262) as client:
+        server.bind((address, 0))
         server.listen()
         client.connect(server.getsockname())
-        assert flow_of(client).unjudged == "mptcp is neither TCP nor UDP"
+        flow = flow_of(client)
+        assert flow.unjudged == "mptcp is neither TCP nor UDP"
+        assert (flow.peer, flow.local) == (ip_address(address), ip_address(address))
 
 
 @pytest.mark.parametrize(

@@ -195,6 +195,11 @@ def flow_of(sock: AnySocket, *, peer: Peer | None = None, netns_cookie: int | No
     protocol = _protocol_name(kind, _option(sock, socket.SOL_SOCKET, _SO_PROTOCOL))
     peer_address, peer_port, peer_scope = _read_peer(sock, peer)
     local_address, local_port, local_scope = _parse(sock.getsockname())
+    if protocol == "mptcp":
+        # Unjudged: and it answers EOPNOTSUPP to some of what is asked below (mptcp_getsockopt: IPV6_TCLASS).
+        return Flow(
+            peer=peer_address, peer_port=peer_port, local=local_address, local_port=local_port, protocol=protocol
+        )
     ipv4 = peer_address is not None and peer_address.version == 4
     return Flow(
         peer=peer_address,
