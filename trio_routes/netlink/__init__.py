@@ -205,7 +205,8 @@ from ._route import (
     decode_route as decode_route,
     encode_route as encode_route,
 )
-from ._route_decoder import RouteBatch as RouteBatch, RouteDecoder as RouteDecoder, Run as Run
+from ._route_columns import Run as Run
+from ._route_decoder import RouteBatch as RouteBatch, RouteDecoder as RouteDecoder
 from ._rule import (
     FIB_RULE_FIND_SADDR as FIB_RULE_FIND_SADDR,
     FIB_RULE_IIF_DETACHED as FIB_RULE_IIF_DETACHED,

@@ -1,18 +1,8 @@
-"""The hot path of a dump: a route message to ``(destination, shared RouteBody)`` in half a microsecond.
+"""The hot path of a dump: route messages to runs of destinations with a shared RouteBody, many at a time.
 
 A kernel that dumps a hundred thousand routes sends a hundred thousand messages that differ in
-little but the destination. So the message is cut into the destination and the rest, by one
-precompiled Struct per family and length, and the rest, as bytes, is the key under which the decoded
-body lies:
-
-    IPv4   [ rtmsg, RTA_TABLE, header of RTA_DST ] destination [ everything after ]
-            0                                   24            28
-    IPv6   [ the same ] destination [ ..., header of RTA_CACHEINFO ] cacheinfo [ RTA_PREF ]
-            0         24            40                          end-40         end-8
-
-IPv6's RTA_CACHEINFO holds counters and the time left, so it is cut out too; only whether the route
-expires goes into the key. (The kernel's order of attributes: fib_dump_info() in net/ipv4, and
-rt6_fill_node() in net/ipv6.)
+little but the destination. So a message is cut into the destination and the rest
+(`_route_columns.py`), and the rest, as bytes, is the key under which the decoded body lies.
 
 Why this cannot confuse routes: the key holds every byte that was not cut out, the attributes'
 headers among them, and a key is only learnt after the ordinary walk has decoded the message and
@@ -22,33 +12,24 @@ shape, such as a default route without RTA_DST, is never learnt and takes the wa
 
 from __future__ import annotations
 
-import struct
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from .._errors import NetlinkDecodeError
-from ._attributes import AF_INET, AF_INET6, Buffer, align, iter_attributes
+from ._attributes import AF_INET, AF_INET6, Buffer, align
 from ._framing import HEADER, HEADER_SIZE, MessageType
-from ._route import ROUTE_HEADER, RTA_CACHEINFO, RTA_DST, RouteBody, decode_route
+from ._route import ROUTE_HEADER, RouteBody, decode_route
+from ._route_columns import Cut, Row, Run, by_key, cut_for, has_shape
 
 _NEWROUTE = int(MessageType.RTM_NEWROUTE)
 
-# Offsets in bytes; those of the cacheinfo are from the end.
-_DST = 24
-_AFTER_DST = {AF_INET: 28, AF_INET6: 40}
-_CACHEINFO, _AFTER_CACHEINFO = 40, 8
-_SHORTEST = {AF_INET: 28, AF_INET6: 84}
-# Long messages are multipath routes, whose keys would fill the table with kilobytes each.
-_LONGEST = 512
 # Learnt keys; at about 200 bytes each, 13 MB. A table of a million routes through a hundred
 # gateways needs some thousands; only one with a metric per route gets near.
 _MOST_KEYS = 65_536
-
-
-# Routes that lie behind one another in a dump and differ in nothing but the destination: (body, destinations).
-Run: TypeAlias = tuple[RouteBody, Sequence[int]]
+# Messages with one header in a row that are cut at once: what makes it pay. Where there is no such row, the next
+# messages are not asked for one.
+_A_ROW = 32
+_LOOK_AGAIN = 16
 
 
 class RouteBatch(NamedTuple):
@@ -81,7 +62,7 @@ class RouteDecoder:
         self._most_keys = most_keys
         # One table per family, so that a message cut for one can never meet a key of the other.
         self._seen: dict[int, dict[bytes, RouteBody]] = {AF_INET: {}, AF_INET6: {}}
-        self._cuts: dict[tuple[int, int], struct.Struct | None] = {}
+        self._cuts: dict[tuple[int, int], Cut | None] = {}
         self._bodies: weakref.WeakKeyDictionary[RouteBody, weakref.ref[RouteBody]] = weakref.WeakKeyDictionary()
 
     def decode(self, data: Buffer, start: int, end: int) -> tuple[int, RouteBody]:
@@ -92,19 +73,7 @@ class RouteDecoder:
         """
         if not 0 <= start < end <= len(data):
             raise NetlinkDecodeError("a route is cut off", start)
-        family = data[start]
-        cut = self._cut_for(family, end - start)
-        if cut is None:
-            return self._walk(data, start, end)
-        if family == AF_INET:
-            before, destination, after = cut.unpack_from(data, start)
-            key = before + after
-        else:
-            before, high, low, after, expires, tail = cut.unpack_from(data, start)
-            destination = high << 64 | low
-            key = before + after + tail + b"e" if expires else before + after + tail
-        body = self._seen[family].get(key)
-        return self._learn(key, data, start, end) if body is None else (destination, body)
+        return self._decode(self._cut_for(data[start], end - start), data, start, end)
 
     def decode_many(self, data: Buffer, start: int = 0, end: int | None = None) -> RouteBatch:
         """Decode the RTM_NEWROUTE messages at the start of a datagram, up to the first message that is none.
@@ -142,48 +111,74 @@ class RouteDecoder:
         return first
 
     def _decode_datagram(self, data: bytes) -> RouteBatch:
-        """Do `decode_many`'s loop. `decode` is written out again in it: a call a route would cost a fifth more."""
-        routes: list[tuple[int, RouteBody]] = []
-        append = routes.append
-        kinds: dict[bytes, _Kind | None] = {}
+        runs: list[Run] = []
+        append = runs.append
+        kinds: dict[bytes, _Kind] = {}
         seen4, seen6 = self._seen[AF_INET].get, self._seen[AF_INET6].get
-        end, payload, all_flags, first = len(data), HEADER_SIZE, 0, data[8:16]
-        while payload - HEADER_SIZE < end:
+        end, at, all_flags, first, look_at = len(data), 0, 0, data[8:16], 0
+        while at < end:
             # Header and family are the same for hundreds of messages, so they are looked at once.
-            head = data[payload - HEADER_SIZE : payload + 1]
+            head = data[at : at + HEADER_SIZE + 1]
             kind = kinds.get(head)
             if kind is None:
-                kind = self._kind_of(data, payload, first)
+                kind = self._kind_of(data, at, first)
                 if kind is None:
                     break
                 all_flags |= kind.flags
                 kinds[head] = kind
             size, stride, family, cut, _ = kind
+            payload = at + HEADER_SIZE
             if payload + size > end:
-                raise NetlinkDecodeError(f"a message claims {size} bytes of {end - payload}", payload - HEADER_SIZE)
+                raise NetlinkDecodeError(f"a message claims {size} bytes of {end - payload}", at)
             if cut is None:
-                append(self._walk(data, payload, payload + size))
-            elif family == AF_INET:
-                before, destination, after = cut.unpack_from(data, payload)
-                body = seen4(before + after)
-                if body is None:
-                    append(self._learn(before + after, data, payload, payload + size))
-                else:
-                    append((destination, body))
+                destination, body = self._walk(data, payload, payload + size)
+            elif at >= look_at and data.startswith(head, at + _A_ROW * stride):
+                row = cut.row(data, at)
+                runs += self._decode_row(cut, row, data, payload)
+                at += len(row.ends) * stride
+                continue
             else:
-                before, high, low, after, expires, tail = cut.unpack_from(data, payload)
-                key = before + after + tail + b"e" if expires else before + after + tail
-                body = seen6(key)
-                if body is None:
-                    append(self._learn(key, data, payload, payload + size))
+                look_at = at + _LOOK_AGAIN * stride if at >= look_at else look_at
+                # As `_decode`, which is not called: a call a route would cost a fifth more.
+                if family == AF_INET:
+                    before, destination, after = cut.fields.unpack_from(data, payload)
+                    known = seen4(before + after)
                 else:
-                    append((high << 64 | low, body))
-            payload += stride
-        return RouteBatch(list(_runs_of(routes)), min(payload - HEADER_SIZE, end), all_flags)
+                    key, destination = cut.one(data, payload)
+                    known = seen6(key)
+                if known is None:
+                    destination, body = self._decode(cut, data, payload, payload + size)
+                else:
+                    body = known
+            append((body, (destination,)))
+            at += stride
+        return RouteBatch(runs, min(at, end), all_flags)
 
-    def _kind_of(self, data: bytes, payload: int, first: bytes) -> _Kind | None:
+    def _decode_row(self, cut: Cut, row: Row, data: bytes, payload: int) -> list[Run]:
+        """Decode a row, the first payload of which is at ``payload``."""
+        begin, ends, destinations = row
+        seen, size, stride = self._seen[cut.family], cut.size, HEADER_SIZE + cut.size
+        together, later = by_key(row)
+        bodies: dict[bytes, RouteBody] = {}
+        for end in together:
+            body = seen.get(begin + end)
+            if body is None:
+                start = payload + ends.index(end) * stride
+                _, body = self._decode(cut, data, start, start + size)
+                if begin + end not in seen:
+                    break
+            bodies[end] = body
+        else:
+            runs = [(bodies[end], these) for end, these in together.items() if these]
+            return runs + [(bodies[end], (destination,)) for end, destination in later]
+        # A message of another shape is among them, or of another family than the first.
+        starts = range(payload, payload + len(destinations) * stride, stride)
+        routes = [self.decode(data, start, start + size) for start in starts]
+        return [(body, (destination,)) for destination, body in routes]
+
+    def _kind_of(self, data: bytes, at: int, first: bytes) -> _Kind | None:
         """Read a header not met before in this datagram; None if its message is not for this batch."""
-        at = payload - HEADER_SIZE
+        payload = at + HEADER_SIZE
         if payload > len(data):
             raise NetlinkDecodeError(f"{len(data) - at} bytes are left, too few for a header", at)
         length, type, flags, _, _ = HEADER.unpack_from(data, at)
@@ -193,45 +188,36 @@ class RouteDecoder:
             return None
         if length < HEADER_SIZE + ROUTE_HEADER.size:
             raise NetlinkDecodeError("a route is cut off", payload)
-        family = data[payload]
-        size = length - HEADER_SIZE
+        family, size = data[payload], length - HEADER_SIZE
         return _Kind(size, align(length), family, self._cut_for(family, size), flags)
 
-    def _cut_for(self, family: int, size: int) -> struct.Struct | None:
-        """Return the Struct that cuts payloads of this length; None where they must be walked."""
-        try:
-            return self._cuts[family, size]
-        except KeyError:
-            pass
-        if family not in _SHORTEST or not _SHORTEST[family] <= size <= _LONGEST or size % 4:
-            return None
-        # Big-endian, for the destination; "expires" is only compared with 0.
-        if family == AF_INET:
-            cut = struct.Struct(f">24sI{size - 28}s")
-        else:
-            cut = struct.Struct(f">24sQQ{size - 80}s8xI20x8s")
-        self._cuts[family, size] = cut
-        return cut
+    def _decode(self, cut: Cut | None, data: Buffer, start: int, end: int) -> tuple[int, RouteBody]:
+        if cut is None:
+            return self._walk(data, start, end)
+        key, destination = cut.one(data, start)
+        seen = self._seen[cut.family]
+        body = seen.get(key)
+        if body is None:
+            destination, body = self._walk(data, start, end)
+            if has_shape(cut.family, data, start, end):
+                if len(seen) >= self._most_keys:
+                    seen.clear()
+                seen[key] = body
+        return destination, body
 
     def _walk(self, data: Buffer, start: int, end: int) -> tuple[int, RouteBody]:
         message = decode_route(data, start, end)
         return message.destination, self.intern(message.body)
 
-    def _learn(self, key: bytes, data: Buffer, start: int, end: int) -> tuple[int, RouteBody]:
-        """Decode a message whose key is new; keep the key if the message has the shape that the cut assumes."""
-        destination, body = self._walk(data, start, end)
-        if _has_shape(data, start, end):
-            seen = self._seen[body.family]
-            if len(seen) >= self._most_keys:
-                seen.clear()
-            seen[key] = body
-        return destination, body
-
-
-def _runs_of(routes: Iterable[tuple[int, RouteBody]]) -> Iterator[Run]:
-    for _, run in groupby(routes, lambda route: id(route[1])):
-        destinations, bodies = zip(*run, strict=True)
-        yield bodies[0], destinations
+    def _cut_for(self, family: int, size: int) -> Cut | None:
+        try:
+            return self._cuts[family, size]
+        except KeyError:
+            pass
+        cut = cut_for(family, size)
+        if cut is not None:  # of which there are few; of the others anybody may send many
+            self._cuts[family, size] = cut
+        return cut
 
 
 class _Kind(NamedTuple):
@@ -240,17 +226,5 @@ class _Kind(NamedTuple):
     size: int  # of the payload
     stride: int  # from one such message to the next
     family: int
-    cut: struct.Struct | None
+    cut: Cut | None
     flags: int
-
-
-def _has_shape(data: Buffer, start: int, end: int) -> bool:
-    """Whether the only RTA_DST, and for IPv6 the only RTA_CACHEINFO, are where the cut assumes them."""
-    family = data[start]
-    found = [
-        span for span in iter_attributes(data, start + ROUTE_HEADER.size, end) if span[0] in (RTA_DST, RTA_CACHEINFO)
-    ]
-    expected = [(RTA_DST, start + _DST, start + _AFTER_DST[family])]
-    if family == AF_INET6:
-        expected.append((RTA_CACHEINFO, end - _CACHEINFO, end - _AFTER_CACHEINFO))
-    return found == expected
