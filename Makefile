@@ -1,5 +1,6 @@
 # make demo   the thing itself, in network namespaces of its own
 # make test   the whole test suite
+# make test-verdicts  every situation of docs/verdicts.md on the real kernel, with a table of what became of each
 # make check  formatting, linters and both type checkers
 # make bench  how fast, against other ways to do the same
 # make fuzz-kernel SECONDS=60 SEED=n   random changes in a namespace: the cache and lookups against the kernel's
@@ -10,7 +11,7 @@
 # Each target sets up what it needs in .venv and reuses it while pyproject.toml and constraints.txt stand.
 # ARGS="..." goes on to what runs: make test ARGS="-m netns -x".
 
-.PHONY: help demo test check bench bench-cache bench-judge clean
+.PHONY: help demo test test-verdicts check bench bench-cache bench-judge clean
 .PHONY: check-format check-lint check-async check-mypy check-pyright check-public-types
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
@@ -76,6 +77,10 @@ demo: $(DEMO)
 
 test: $(TEST)
 	@$(PY) -m pytest $(ARGS)
+
+# Both families and both sides; `make test` plays one of each situation. Nothing to play on is a failure here.
+test-verdicts: $(TEST)
+	@TRIO_ROUTES_VERDICTS=all TRIO_ROUTES_REQUIRE_LAB=1 $(PY) -m pytest -m verdicts tests/verdicts $(ARGS)
 
 # One target for each tool, so that `make -k check` shows all that they find.
 check: check-format check-lint check-async check-mypy check-pyright check-public-types

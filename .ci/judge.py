@@ -1,5 +1,8 @@
 """Judge what .ci/ledger.py wrote: ``python judge.py NAME=FILE ...``; status 1 if a kernel ring was not wholly run.
 
+The run called "verdicts" is that of all situations of docs/verdicts.md, of which the others play a part each; status 1
+also if it did not play more of them than they, or is not there.
+
 Prints one line for each run and closes with the sum of all.
 """
 
@@ -23,12 +26,25 @@ def judge(name: str, path: Path) -> tuple[dict[str, int], bool]:
     return ledger["all"], bool(kernel["passed"]) and not kernel["failed"] and not missed
 
 
+def all_situations(paths: dict[str, Path]) -> bool:
+    """Say how many situations each run played; whether that of all of them did."""
+    played = {
+        name: json.loads(path.read_text())["situations"]["passed"] for name, path in paths.items() if path.is_file()
+    }
+    print("situations played:", ", ".join(f"{name} {count}" for name, count in played.items()))
+    return played.pop("verdicts", 0) > max(played.values(), default=0)
+
+
 def main(arguments: list[str]) -> int:
     """Judge each ``NAME=FILE``."""
     results = [judge(name, Path(path)) for name, _, path in (argument.partition("=") for argument in arguments)]
     total = {outcome: sum(counts[outcome] for counts, _ in results) for outcome in ("passed", "failed", "skipped")}
     print(", ".join(f"{count} {outcome}" for outcome, count in total.items()))
-    return 0 if results and all(whole for _, whole in results) else 1
+    paths = {name: Path(path) for name, _, path in (argument.partition("=") for argument in arguments)}
+    situations = all_situations(paths)
+    if not situations:
+        print("  not all situations of docs/verdicts.md were played")
+    return 0 if results and situations and all(whole for _, whole in results) else 1
 
 
 if __name__ == "__main__":

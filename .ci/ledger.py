@@ -1,7 +1,7 @@
 """A pytest plugin for .ci/run: writes down what became of the kernel ring, so that a skip cannot pass for a success.
 
 ``pytest -p ledger`` with this folder on PYTHONPATH and ``LEDGER_FILE`` set leaves a JSON object there: how many tests
-passed, failed and were skipped, the same for those marked ``netns``, and what was skipped, with the reasons. A file that
+passed, failed and were skipped, the same for those marked ``netns`` and ``verdicts``, and what was skipped, with the reasons. A file that
 pytest could not even collect (a module-level skip, a missing extra) hides an unknown number of tests, so it is listed
 with them.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 MARKER = "netns"
+SITUATION = "verdicts"
 
 
 class Ledger:
@@ -21,6 +22,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.kernel: set[str] = set()
+        self.situations: set[str] = set()
         self.outcomes: dict[str, str] = {}
         self.skipped: dict[str, str] = {}
         self.uncollected: dict[str, str] = {}
@@ -29,6 +31,7 @@ class Ledger:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Remember which tests are the kernel ring's; a report no longer says it reliably."""
         self.kernel = {item.nodeid for item in items if item.get_closest_marker(MARKER)}
+        self.situations = {item.nodeid for item in items if item.get_closest_marker(SITUATION)}
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Note a file that was skipped as a whole."""
@@ -53,6 +56,7 @@ class Ledger:
                 {
                     "all": self._count(set(self.outcomes)),
                     "kernel": self._count(self.kernel),
+                    "situations": self._count(self.situations),
                     "skipped": {name: why for name, why in self.skipped.items() if name in self.kernel},
                     "uncollected": self.uncollected,
                 }
