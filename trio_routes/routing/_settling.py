@@ -32,7 +32,7 @@ def settle_in_pieces(editor: Editor, staging: Staging) -> Generator[None, None, 
         editor.staging = None
         return _settle(editor, staging)
     living, staged = editor.state.tables[family], staging.state.tables[family]
-    staged.loaded()
+    yield from staged.loaded()
     at_once = living.prefixes() + staged.prefixes() < PIECE
     # Before the tables are known for the first time nothing is a change, and differences need not be found.
     for found in living.compare(staged) if editor.recording else ():

@@ -44,7 +44,7 @@ from ..netlink import (
 from ._differences import Difference
 from ._rules import in_order, without_state
 from ._state import Addresses, State
-from ._tables import Home, NodeKey, RouteTables
+from ._tables import Home, NodeKey
 from ._values import Address, Link
 
 _K = TypeVar("_K", bound=Hashable)
@@ -148,7 +148,8 @@ class Staging:
         self.ways: set[int] = set()
         self.contested = False
         # Bodies come as shared objects, hundreds of thousands of times; found by identity, which needs them kept.
-        self._homes: dict[int, tuple[RouteBody, Home | None]] = {}
+        self._homes: dict[int, Home | None] = {}
+        self._met: list[RouteBody] = []
 
     def note(self, subject: object, cached: object, dumped: object) -> None:
         """Note a difference of which the dump's word is taken."""
@@ -164,21 +165,17 @@ class Staging:
         tables = self.state.tables.get(self.family)
         if tables is None:
             return
-        homes, load = self._homes, tables.load
-        for received, destinations in runs:
-            known = homes.get(id(received))
-            home = self._meet(tables, received) if known is None else known[1]
-            if home is not None:
-                load(home, destinations)
+        tables.load(runs, self._homes, self._meet)
 
-    def _meet(self, tables: RouteTables, received: RouteBody) -> Home | None:
+    def _meet(self, received: RouteBody) -> Home | None:
         home: Home | None = None
         # A kernel without IPv6 answers a request for IPv6 routes with those of all families.
         if received.family == self.family:
             if has_state(received):
                 self.flagged.append(received)
-            home = tables.home_of(plain(received))
-        self._homes[id(received)] = received, home
+            home = self.state.tables[self.family].home_of(plain(received))
+        self._homes[id(received)] = home
+        self._met.append(received)
         return home
 
     def take_link(self, message: LinkMessage) -> None:

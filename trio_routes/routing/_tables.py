@@ -5,13 +5,13 @@ a node (`_book.py`). What a link's going touches is found by its bodies (a few p
 scanning only the dicts that such bodies live in, so a link that no route uses costs nothing.
 
 A dict that grows is copied, 3.5 ms at 87 000 entries and twice that at each doubling, and everybody
-waits. So a length with more than `SPLIT` prefixes is split for good into 64 dicts, by six bits of
+waits. So a length with more than `SPLIT` prefixes is split for good into 32 dicts, by five bits of
 the destination that all prefixes of this length or a longer one have:
 
-    IPv4   bits 10 to 15   lengths from /16 on; of a shorter one there are at most 32 768 prefixes
-    IPv6   bits 42 to 47   lengths from /48 on; of a shorter one even a full Internet table has fewer
+    IPv4   bits 11 to 15   lengths from /16 on; of a shorter one there are at most 32 768 prefixes
+    IPv6   bits 43 to 47   lengths from /48 on; of a shorter one even a full Internet table has fewer
 
-    a table: 64 lists of (mask, dict), the longest prefix first
+    a table: 32 lists of (mask, dict), the longest prefix first
 
         bucket 0    (/32, dict) (/24, dict 0) (/8, dict)       a search shifts the address, takes one of
         bucket 1    (/32, same) (/24, dict 1) (/8, same)       the lists, and goes through that: for it a
@@ -23,10 +23,11 @@ those bits (all the addresses of one /16) are in one dict still, which then grow
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from random import Random
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import attrs
 
@@ -39,6 +40,9 @@ from ._values import Route
 NodeKey: TypeAlias = tuple[int, int, int]
 # Destinations to the numbers of their nodes.
 Nodes: TypeAlias = dict[int, int]
+# Where a body's routes live while a dump comes in: the number of the node that is just it, and the dict of each bucket.
+# A plain tuple, which is unpacked faster than a class of one's own.
+Home: TypeAlias = tuple[int, list[Nodes]]
 # (mask, nodes) for each prefix length, the longest first.
 Bucket: TypeAlias = list[tuple[int, Nodes]]
 
@@ -46,11 +50,18 @@ Bucket: TypeAlias = list[tuple[int, Nodes]]
 PIECE = 4096
 # Prefixes of one length that are kept in one dict; to split so many takes a millisecond.
 SPLIT = 8192
-BUCKETS = 64
+BUCKETS = 32
+_BUCKET = BUCKETS - 1
 # Runs of routes up to this length are put in one by one, which takes less time than to find out what else could be done.
 _SHORT = 4
 # How far `pick` walks into a dict; some 0.3 ms.
 _REACH = 50_000
+
+
+class Finds(Protocol):
+    """What a search asks of a dict of destinations: the number of the node, None if there is none."""
+
+    def get(self, destination: int, /) -> int | None: ...
 
 
 class Search(NamedTuple):
@@ -63,7 +74,7 @@ class Search(NamedTuple):
     """
 
     shift: int
-    buckets: Sequence[Sequence[tuple[int, Nodes]]]
+    buckets: Sequence[Sequence[tuple[int, Finds]]]
     nodes: Sequence[Node]
 
 
@@ -75,35 +86,29 @@ class Place:
       table: The table.
       length: The prefix length.
       mask: Its netmask.
-      shift: Of the bucket's number in an address; None where this length is too short to be split.
-      dicts: One dict, or one for each bucket.
+      may_split: Whether it is long enough to be split.
+      by_bucket: The dict of each bucket: the same one of all until they are split. The list stays the same object.
     """
 
     table: int
     length: int
     mask: int
-    shift: int | None
-    dicts: list[Nodes] = attrs.field(factory=lambda: [Nodes()])
+    may_split: bool
+    by_bucket: list[Nodes] = attrs.field(factory=lambda: [Nodes()] * BUCKETS)
+    is_split: bool = False
 
-    def dict_of(self, destination: int) -> Nodes:
-        """The dict in which a destination is, or would be."""
-        if len(self.dicts) == 1 or self.shift is None:
-            return self.dicts[0]
-        return self.dicts[destination >> self.shift & BUCKETS - 1]
+    @property
+    def dicts(self) -> Sequence[Nodes]:
+        """Each dict once."""
+        return self.by_bucket if self.is_split else self.by_bucket[:1]
 
-    def split(self) -> None:
+    def split(self, shift: int) -> None:
         """Spread the one dict over all buckets."""
-        (nodes,), shift = self.dicts, self.shift or 0
-        self.dicts = [{} for _ in range(BUCKETS)]
+        nodes, by_bucket, bucket = self.by_bucket[0], self.by_bucket, _BUCKET
+        by_bucket[:] = [{} for _ in range(BUCKETS)]
         for destination, number in nodes.items():
-            self.dicts[destination >> shift & BUCKETS - 1][destination] = number
-
-
-class Home(NamedTuple):
-    """Where a body's routes live while a dump comes in: the number of the node that is just it, and the place."""
-
-    number: int
-    place: Place
+            by_bucket[destination >> shift & bucket][destination] = number
+        self.is_split = True
 
 
 class RouteTables:
@@ -126,7 +131,9 @@ class RouteTables:
         self._buckets: dict[int, list[Bucket]] = {}
         self._finders: dict[int, Callable[[int], Node | None]] = {}
         self._no_buckets: list[Bucket] = [[]] * BUCKETS
-        self._homes: list[Home] = []
+        # While a dump comes in: the numbers that must not be taken by other nodes, and what became of two in one prefix.
+        self._pinned: list[int] = []
+        self._joined: dict[tuple[int, int], int] = {}
         self._prefixes = 0
         # Routes beyond the first of each prefix.
         self._others = 0
@@ -137,7 +144,7 @@ class RouteTables:
         """The node of one prefix."""
         table, length, destination = key
         place = self._places.get((table, length))
-        number = None if place is None else place.dict_of(destination).get(destination)
+        number = None if place is None else place.by_bucket[destination >> self._shift & _BUCKET].get(destination)
         return None if number is None else self._book.nodes[number]
 
     def at(self, key: NodeKey) -> tuple[RouteBody, ...]:
@@ -151,7 +158,7 @@ class RouteTables:
         if not routes and (table, length) not in self._places:
             return
         place = self._place_at(table, length)
-        self._put(place.dict_of(destination), destination, routes)
+        self._put(place.by_bucket[destination >> self._shift & _BUCKET], destination, routes)
         if routes:
             self._mind_size(place)
 
@@ -175,14 +182,13 @@ class RouteTables:
         place = self._places.get((table, length))
         if place is None:
             mask = ((1 << length) - 1) << (self.width - length)
-            shift = self._shift if length >= self._shortest_split else None
-            place = self._places[table, length] = Place(table, length, mask, shift)
+            place = self._places[table, length] = Place(table, length, mask, length >= self._shortest_split)
             self._lay_out(table)
         return place
 
     def _mind_size(self, place: Place) -> None:
-        if len(place.dicts) == 1 and len(place.dicts[0]) > SPLIT and place.shift is not None:
-            place.split()
+        if len(place.by_bucket[0]) > SPLIT and place.may_split and not place.is_split:
+            place.split(self._shift)
             self._lay_out(place.table)
 
     def _lay_out(self, table: int) -> None:
@@ -190,13 +196,11 @@ class RouteTables:
         places = sorted(
             (place for place in self._places.values() if place.table == table), key=lambda each: -each.length
         )
-        if all(len(place.dicts) == 1 for place in places):
-            self._buckets[table] = [[(place.mask, place.dicts[0]) for place in places]] * BUCKETS
+        if any(place.is_split for place in places):
+            buckets = [[(place.mask, place.by_bucket[bucket]) for place in places] for bucket in range(BUCKETS)]
         else:
-            self._buckets[table] = [
-                [(place.mask, place.dicts[bucket if len(place.dicts) > 1 else 0]) for place in places]
-                for bucket in range(BUCKETS)
-            ]
+            buckets = [[(place.mask, place.by_bucket[0]) for place in places]] * BUCKETS
+        self._buckets[table] = buckets
         self._finders.pop(table, None)
 
     # ---- the longest prefix ----------------------------------------------------------------------
@@ -219,7 +223,7 @@ class RouteTables:
     def matching(self, table: int, destination: int) -> Iterator[tuple[int, Node]]:
         """Yield (prefix length, node) of every prefix that covers `destination`, longest first."""
         shift, buckets, known = self.search(table)
-        for mask, nodes in buckets[destination >> shift & BUCKETS - 1]:
+        for mask, nodes in buckets[destination >> shift & _BUCKET]:
             number = nodes.get(destination & mask)
             if number is not None:
                 yield mask.bit_count(), known[number]
@@ -227,49 +231,83 @@ class RouteTables:
     # ---- a dump that comes in --------------------------------------------------------------------
 
     def home_of(self, body: RouteBody) -> Home:
-        """Where `load` puts the routes of a body. It is kept until `loaded`, whether any come or not."""
-        home = Home(self._book.number_of((body,)), self._place_at(body.table, body.prefix_length))
-        self._book.uses[home.number] += 1
-        self._homes.append(home)
-        return home
+        """Where `load` puts the routes of a body. Its node is kept until `loaded`, whether any come or not."""
+        number = self._book.number_of((body,))
+        self._pin(number)
+        return number, self._place_at(body.table, body.prefix_length).by_bucket
 
-    def load(self, home: Home, destinations: Sequence[int]) -> None:
-        """Take in routes that differ only in their destination, each behind those of its prefix."""
-        number, place = home
-        dicts, shift = place.dicts, self._shift
-        is_split = len(dicts) > 1
-        loaded = 0
-        if len(destinations) > _SHORT:
-            low, high = min(destinations), max(destinations)
-            if not is_split or low >> shift == high >> shift:
-                nodes = place.dict_of(low)
-                new = dict.fromkeys(destinations, number)
-                if nodes.keys().isdisjoint(new.keys()):
-                    nodes.update(new)
-                    destinations, loaded = (), len(new)
-        for destination in destinations:
-            nodes = dicts[destination >> shift & BUCKETS - 1] if is_split else dicts[0]
-            before = len(nodes)
-            known = nodes.setdefault(destination, number)
-            if len(nodes) != before:
-                loaded += 1
-            elif known != number:
-                self._load_behind(nodes, destination, bodies(self._book.nodes[number]))
-        self._book.uses[number] += loaded
-        self._prefixes += loaded
-        if not is_split and len(dicts[0]) > SPLIT:
+    def load(
+        self,
+        runs: Iterable[tuple[RouteBody, Sequence[int]]],
+        homes: Mapping[int, Home | None],
+        meet: Callable[[RouteBody], Home | None],
+    ) -> None:
+        """Take in runs of routes that differ only in their destination, each route behind those of its prefix.
+
+        Args:
+          runs: (body, destinations). Often of one destination, and a million of them: this loop is a third of what
+            reading a dump takes here, which is why it does everything itself.
+          homes: By the `id()` of a body, which is found faster than the body, where its routes go; None is nowhere.
+          meet: Asked that of a body that is not in `homes`.
+        """
+        shift, bucket = self._shift, _BUCKET
+        for body, destinations in runs:
+            try:
+                home = homes[id(body)]
+            except KeyError:
+                home = meet(body)
+            if home is None:
+                continue
+            number, by_bucket = home
+            if len(destinations) > _SHORT and self._load_at_once(number, by_bucket, destinations):
+                continue
+            for destination in destinations:
+                nodes = by_bucket[destination >> shift & bucket]
+                known = nodes.setdefault(destination, number)
+                if known != number:
+                    nodes[destination] = self._joined.get((known, number)) or self._join(known, number)
+        for place in self._places.values():
             self._mind_size(place)
 
-    def _load_behind(self, nodes: Nodes, destination: int, more: tuple[RouteBody, ...]) -> None:
-        routes = bodies(self._book.nodes[nodes[destination]])
-        if more[0] not in routes:
-            self._put(nodes, destination, (*routes, *more))
+    def _load_at_once(self, number: int, by_bucket: Sequence[Nodes], destinations: Sequence[int]) -> bool:
+        """Put many new prefixes of one dict in; False where they are not all new, or not of one."""
+        low, high = min(destinations), max(destinations)
+        nodes = by_bucket[low >> self._shift & _BUCKET]
+        if low >> self._shift != high >> self._shift and by_bucket[0] is not by_bucket[1]:
+            return False
+        new = dict.fromkeys(destinations, number)
+        if not nodes.keys().isdisjoint(new.keys()):
+            return False
+        nodes.update(new)
+        return True
 
-    def loaded(self) -> None:
-        """Nothing more is loaded: the homes are no longer kept."""
-        for home in self._homes:
-            self._book.release(home.number)
-        self._homes.clear()
+    def _join(self, known: int, number: int) -> int:
+        """The node that comes of a route behind those that its prefix has: the same few, again and again."""
+        routes, (body,) = bodies(self._book.nodes[known]), bodies(self._book.nodes[number])
+        joined = known if body in routes else self._book.number_of((*routes, body))
+        self._joined[known, number] = joined
+        self._pin(joined)
+        return joined
+
+    def _pin(self, number: int) -> None:
+        self._book.uses[number] += 1
+        self._pinned.append(number)
+
+    def loaded(self) -> Iterator[None]:
+        """Count what was loaded, some of it at a time, when there is no more to come. Until then nothing is counted."""
+        book = self._book
+        for place in self._places.values():
+            for nodes in place.dicts:
+                for number, count in Counter(nodes.values()).items():
+                    book.uses[number] += count
+                    self._prefixes += count
+                    self._others += count * (len(bodies(book.nodes[number])) - 1)
+                if len(nodes) >= PIECE:
+                    yield
+        for number in self._pinned:
+            book.release(number)
+        self._pinned.clear()
+        self._joined.clear()
 
     # ---- what uses a link or a nexthop object ----------------------------------------------------
 
@@ -296,7 +334,9 @@ class RouteTables:
             ]
             held.sort()
             place = self._places[table, length]
-            found += [((table, length, each), known[place.dict_of(each)[each]]) for each in held]
+            found += [
+                ((table, length, each), known[place.by_bucket[each >> self._shift & _BUCKET][each]]) for each in held
+            ]
         return found
 
     def bodies_by(self, ifindex: int) -> Collection[RouteBody]:
@@ -310,7 +350,7 @@ class RouteTables:
     def defaults(self) -> Iterator[tuple[NodeKey, Node]]:
         """Every table's default route."""
         for (table, length), place in self._places.items():
-            for destination, number in () if length else place.dicts[0].items():
+            for destination, number in () if length else place.by_bucket[0].items():
                 yield (table, 0, destination), self._book.nodes[number]
 
     # ---- all of them -----------------------------------------------------------------------------
@@ -335,7 +375,7 @@ class RouteTables:
             for nodes in theirs.dicts:
                 items, in_both = iter(nodes.items()), in_both + len(nodes)
                 for _ in range(0, len(nodes), PIECE):
-                    suspects, missing = _differing(ours, islice(items, PIECE), same)
+                    suspects, missing = _differing(ours.by_bucket, self._shift, islice(items, PIECE), same)
                     in_both -= missing
                     yield [(table, length, destination) for destination in suspects]
             if self.edits == edits and sum(map(len, ours.dicts)) == in_both:
@@ -344,7 +384,11 @@ class RouteTables:
             for keys in [list(nodes) for nodes in ours.dicts]:
                 for at in range(0, len(keys), PIECE):
                     piece = keys[at : at + PIECE]
-                    yield [(table, length, each) for each in piece if each not in theirs.dict_of(each)]
+                    yield [
+                        (table, length, each)
+                        for each in piece
+                        if each not in theirs.by_bucket[each >> self._shift & _BUCKET]
+                    ]
 
     def take_apart(self) -> Iterator[None]:
         """Empty the tables a piece at a time: to free a million prefixes at once takes 15 to 30 ms. For good."""
@@ -406,7 +450,7 @@ def _finder(search: Search) -> Callable[[int], Node | None]:
         return None
 
     def find_in_bucket(address: int) -> Node | None:
-        for mask, nodes in buckets[address >> shift & BUCKETS - 1]:
+        for mask, nodes in buckets[address >> shift & _BUCKET]:
             number = nodes.get(address & mask)
             if number is not None:
                 return known[number]
@@ -415,14 +459,14 @@ def _finder(search: Search) -> Callable[[int], Node | None]:
     return find if all(bucket is only for bucket in buckets) else find_in_bucket
 
 
-def _differing(ours: Place, items: Iterable[tuple[int, int]], same: Sequence[int]) -> tuple[list[int], int]:
+def _differing(
+    ours: Sequence[Nodes], shift: int, items: Iterable[tuple[int, int]], same: Sequence[int]
+) -> tuple[list[int], int]:
     """The destinations of a piece of another place that are not the same in ours, and how many of them it has not."""
-    if len(ours.dicts) == 1:
-        get = ours.dicts[0].get
-        # No list of the piece itself: thousands of new tuples at a time would have the garbage collector walk.
-        suspects = [destination for destination, number in items if get(destination) != same[number]]
-    else:
-        suspects = [
-            destination for destination, number in items if ours.dict_of(destination).get(destination) != same[number]
-        ]
-    return suspects, sum(1 for destination in suspects if destination not in ours.dict_of(destination))
+    # No list of the piece itself: thousands of new tuples at a time would have the garbage collector walk.
+    suspects = [
+        destination
+        for destination, number in items
+        if ours[destination >> shift & _BUCKET].get(destination) != same[number]
+    ]
+    return suspects, sum(1 for each in suspects if each not in ours[each >> shift & _BUCKET])
