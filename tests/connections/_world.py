@@ -194,7 +194,11 @@ class MemoryKernel:
         local = LOCAL if address.version == 4 else ip_address("fd00::2")
         ours = Flow(peer=address, peer_port=port, local=local, local_port=40000)
         client, server = fake_connection(ours, Flow(peer=local, peer_port=40000, local=address, local_port=port))
-        await answer(server)
+        try:
+            await answer(server)
+        except BaseException:  # cancelled while connecting
+            client.close()
+            raise
         self.on_connect()
         return client
 

@@ -438,3 +438,22 @@ async def test_a_datagram_socket_is_judged_and_left_to_its_owner(lab: Lab, famil
             with trio.fail_after(SOON):
                 assert await far.recv(10) == b"after"
         await world.the_healthy_live(lost=1)
+
+
+async def test_r28_a_send_that_waits_for_room_is_ended_with_its_route(lab: Lab, family: int) -> None:
+    async with open_world(lab, family) as world:
+        await world.add_healthy()
+        pair = await world.connect()
+
+        async def send() -> None:
+            with pytest.raises(RouteLostError) as caught:
+                while True:  # the far end does not read: its window closes, and our buffer fills
+                    await pair.near.send_all(b"x" * 1_000_000)
+            assert caught.value.verdict is Verdict.NO_ROUTE
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            await trio.testing.wait_all_tasks_blocked(0.2)  # packets take their time
+            world.device.delete_route("default", via=world.wifi)
+            await until(lambda: not nursery.child_tasks, seconds=1)
+        await world.the_healthy_live(lost=1)
