@@ -336,7 +336,15 @@ def test_ci_accepts_only_a_kernel_ring_that_was_run_whole(
         timeout=60,
         check=False,
     )
-    assert json.loads(ledger.read_text())
-    done = run(sys.executable, ROOT / ".ci" / "judge.py", f"root={ledger}")
+    found = json.loads(ledger.read_text())
+    # As if all situations had been played in another run, and none in this one.
+    verdicts = tmp_path / "verdicts.json"
+    verdicts.write_text(json.dumps(found | {"situations": {"passed": 1, "failed": 0, "skipped": 0}}))
+    done = run(sys.executable, ROOT / ".ci" / "judge.py", f"root={ledger}", f"verdicts={verdicts}")
     assert (done.returncode == 0) is accepted, done.stdout
     assert said in done.stdout
+    # As if there had been no such run, or one of no more than this.
+    for arguments in ((f"root={ledger}",), (f"root={verdicts}", f"verdicts={verdicts}")):
+        done = run(sys.executable, ROOT / ".ci" / "judge.py", *arguments)
+        assert done.returncode == 1
+        assert "not all situations" in done.stdout

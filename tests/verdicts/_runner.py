@@ -1,20 +1,19 @@
 """Plays rows side by side, and says what became of each: in truth, and in our opinion.
 
-A row waits for the kernel, for up to 20 s; one after the other they would take an hour. So labs are built for a batch of
-them, and then all of the batch is played at once in one Trio run. All labs of a batch are built before anything happens in
-any, because building one keeps the loop for some hundred milliseconds.
+A row waits for the kernel, for up to 20 s; one after the other they would take an hour. So some dozens are played at once
+in one Trio run, each in a lab of its own, and as one ends the next begins. Those that take longest come first.
 
-Still, the machine may be busy otherwise, and then a second is not what it was: a path that should have been back after half
-of one is back after two. The loop's own lateness is measured while a batch is played. A row that fails in a batch whose loop
-stood still is played once more, in a batch of its own; what it does then counts, and the table says "again". A row that
-fails while the loop turned has failed.
+Building a lab keeps the loop for some 50 ms, and the machine may be busy otherwise; then a second is not what it was: a path
+that should have been back after half of one is back after two. So the loop's own lateness is measured. A row that fails
+while the loop stood still is played once more, with few others; what it does then counts, and the table says "again". A row
+that fails while the loop turned has failed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
+from contextlib import AsyncExitStack, suppress
 from typing import TypeAlias, cast
 
 import attrs
@@ -24,16 +23,19 @@ import trio
 from tests.lab.waiting import until
 from tests.verdicts._row import LATEST, Acquitted, Case, Closed, Expected, Kept, LeftSuspect, Row
 from tests.verdicts._stage import DEAD_SECONDS, Family, Guarded, Life, Side, Stage, open_stage
-from trio_routes import ConnectionRecovered, Event, RouteLostError, Standing, Verdict
+from trio_routes import ConnectionRecovered, ConnectionSuspect, Event, RouteLostError, Standing, Verdict
 from trio_routes.testing import Lab
 
-BATCH = 40
-"""Labs side by side: some 300 namespaces, built in 5 s."""
+AT_ONCE = 48
+"""Labs side by side: some 300 namespaces."""
+
+AT_ONCE_AGAIN = 4
 
 STALL_SECONDS = 0.3
 """How late the loop may be before a failure is doubted: the shortest time that a row relies on is half a second."""
 
-_MOST_SECONDS = 180.0  # of a batch, built and played
+_MOST_SECONDS = 30.0  # for what a row waits for
+_MOST_SECONDS_OF_ALL = 600.0
 
 _KEPT_SECONDS = 2.5
 """How long what is never SUSPECT is watched: a connection that falls under no verdict when all is applied has no deadline."""
@@ -61,35 +63,39 @@ class Outcome:
 Outcomes: TypeAlias = dict[Case, Outcome]
 
 
-def play(selected: Sequence[Case]) -> Outcomes:
+@attrs.frozen
+class Played:
+    """What became of all cases that were selected.
+
+    Attributes:
+      outcomes: By case.
+      worst: How late the loop was at worst, in seconds.
+    """
+
+    outcomes: Outcomes
+    worst: float
+
+
+def play(selected: Sequence[Case]) -> Played:
     """Play cases; those of one row and family share a lab."""
-    outcomes: Outcomes = {}
-    doubted: list[Case] = []
-    for labs in _batches(selected, BATCH):
-        batch = _Batch(labs)
-        trio.run(batch.play)
-        outcomes.update(batch.outcomes)
-        if batch.lateness.worst > STALL_SECONDS:
-            doubted += [case for case, outcome in batch.outcomes.items() if outcome.problem]
-    for labs in _batches(doubted, BATCH // 8):
-        batch = _Batch(labs)
-        trio.run(batch.play)
-        outcomes.update({case: attrs.evolve(outcome, again=True) for case, outcome in batch.outcomes.items()})
-    return outcomes
+    first = _Run(AT_ONCE)
+    trio.run(first.play, _labs(selected))
+    second = _Run(AT_ONCE_AGAIN)
+    trio.run(second.play, _labs(first.doubted))
+    again = {case: attrs.evolve(outcome, again=True) for case, outcome in second.outcomes.items()}
+    return Played({case: again.get(case, first.outcomes[case]) for case in selected}, first.worst)
 
 
-_Labs: TypeAlias = list[tuple[Row, Family, tuple[Side, ...]]]
+_Lab: TypeAlias = tuple[Row, Family, tuple[Side, ...]]
+_Labs: TypeAlias = list[_Lab]
 
 
-def _batches(selected: Iterable[Case], size: int) -> Iterator[_Labs]:
+def _labs(selected: Iterable[Case]) -> _Labs:
     by_lab: dict[tuple[str, Family], list[Case]] = {}
     for case in selected:
         by_lab.setdefault((case.row.name, case.family), []).append(case)
     labs: _Labs = [(found[0].row, found[0].family, tuple(case.side for case in found)) for found in by_lab.values()]
-    # Those that take long together: a batch takes as long as its slowest.
-    labs.sort(key=lambda lab: _patience(lab[0].expected))
-    for at in range(0, len(labs), size):
-        yield labs[at : at + size]
+    return sorted(labs, key=lambda lab: _patience(lab[0].expected), reverse=True)
 
 
 def _patience(expected: Expected) -> float:
@@ -97,78 +103,73 @@ def _patience(expected: Expected) -> float:
         case Closed(after=after):
             return after + DEAD_SECONDS
         case Acquitted():
-            return 4.0
+            return 7.0  # some take twice that
         case Kept() | LeftSuspect():
             return _KEPT_SECONDS
 
 
 @attrs.define(eq=False)
-class _Lateness:
-    """How late the loop is.
+class _Run:
+    """One Trio run with many labs.
 
     Attributes:
+      at_once: How many.
+      outcomes: What became of each case.
+      doubted: Cases that failed while the loop stood still.
       worst: By how many seconds a task ran later than it had asked for.
     """
 
+    at_once: int
+    outcomes: Outcomes = attrs.field(factory=dict[Case, Outcome])
+    doubted: list[Case] = attrs.field(factory=list[Case])
     worst: float = 0.0
+    _stalled_at: float = -math.inf
+    _building: trio.Lock = attrs.field(factory=trio.Lock)
 
-    async def run(self) -> None:
-        """Measure, until cancelled."""
+    async def play(self, labs: _Labs) -> None:
+        """Play all."""
+        limit = trio.CapacityLimiter(self.at_once)
+        with trio.fail_after(_MOST_SECONDS_OF_ALL):
+            async with trio.open_nursery() as measuring:
+                measuring.start_soon(self._measure)
+                async with trio.open_nursery() as nursery:
+                    for lab in labs:
+                        await limit.acquire_on_behalf_of(lab)
+                        nursery.start_soon(self._one, lab, limit)
+                measuring.cancel_scope.cancel()
+
+    async def _measure(self) -> None:
         while True:
             due = trio.current_time() + 0.05
             await trio.sleep_until(due)
-            self.worst = max(self.worst, trio.current_time() - due)
+            late = trio.current_time() - due
+            self.worst = max(self.worst, late)
+            if late > STALL_SECONDS:
+                self._stalled_at = trio.current_time()
 
-
-@attrs.define(eq=False)
-class _Batch:
-    """Labs that are built, and then played all at once.
-
-    Attributes:
-      labs: A row, a family and its sides each.
-      outcomes: What became of each case.
-      lateness: How late the loop was meanwhile.
-    """
-
-    labs: _Labs
-    outcomes: Outcomes = attrs.field(factory=dict[Case, Outcome])
-    lateness: _Lateness = attrs.field(factory=_Lateness)
-    _built: int = 0
-    _ready: trio.Event = attrs.field(factory=trio.Event)
-
-    async def play(self) -> None:
-        with trio.fail_after(_MOST_SECONDS):
-            async with trio.open_nursery() as nursery:
-                for lab in self.labs:
-                    nursery.start_soon(self._one, *lab)
-                await self._ready.wait()
-                nursery.start_soon(self.lateness.run)
-                await until(lambda: len(nursery.child_tasks) == 1, seconds=_MOST_SECONDS)
-                nursery.cancel_scope.cancel()
-
-    def _one_more(self) -> None:
-        self._built += 1
-        if self._built == len(self.labs):
-            self._ready.set()
-
-    async def _one(self, row: Row, family: Family, sides: tuple[Side, ...]) -> None:
-        counted = False
+    async def _one(self, lab: _Lab, limit: trio.CapacityLimiter) -> None:
+        row, family, sides = lab
         found: dict[Side, Outcome] = {}
+        started = trio.current_time()
         try:
-            async with Lab() as lab, open_stage(lab, family, sides, **attrs.asdict(row.network)) as stage:
-                counted = True
-                self._one_more()
-                await self._ready.wait()
+            async with AsyncExitStack() as stack:
+                async with self._building:  # one after the other, and the loop turns in between
+                    hosts = await stack.enter_async_context(Lab())
+                    opening = open_stage(hosts, family, sides, **attrs.asdict(row.network))
+                    stage = await stack.enter_async_context(opening)
                 await _play_row(row, stage, found)
         except (Exception, pytest.fail.Exception, BaseExceptionGroup) as error:
             if isinstance(error, BaseExceptionGroup) and error.subgroup((trio.Cancelled, KeyboardInterrupt)):
                 raise
             for side in sides:  # the case's own test will tell
                 found[side] = _spoilt(found.get(side), _in_words(error))
-        if not counted:
-            self._one_more()
+        finally:
+            limit.release_on_behalf_of(lab)
         for side, outcome in found.items():
-            self.outcomes[Case(row, family, side)] = outcome
+            case = Case(row, family, side)
+            self.outcomes[case] = outcome
+            if outcome.problem and self._stalled_at > started:
+                self.doubted.append(case)
 
 
 def _spoilt(outcome: Outcome | None, words: str) -> Outcome:
@@ -193,7 +194,10 @@ async def _play_row(row: Row, stage: Stage, found: dict[Side, Outcome]) -> None:
         with stage.pt.subscribe(buffer=100_000) as channel:
             task_status.started()
             async for event in channel:
-                events.append(event)  # noqa: PERF401  # read while this goes on
+                events.append(event)
+                for pair in stage.guarded.values():
+                    if isinstance(event, ConnectionSuspect) and event.connection is pair.near.connection:
+                        pair.seen.take(event.verdict)
 
     await stage.nursery.start(listen)
     await row.play(stage)
@@ -249,7 +253,7 @@ async def _judge_acquitted(expected: Acquitted, stage: Stage, pair: Guarded, eve
         return connection.loss is not None or (connection.standing is Standing.GOOD and expected.by in recoveries())
 
     with suppress(trio.TooSlowError):  # the checks below say what there was instead
-        await until(decided, seconds=_MOST_SECONDS / 6)
+        await until(decided, seconds=_MOST_SECONDS)
     took = trio.current_time() - stage.since
     ours = f"{connection.standing.value}, {_words(pair.seen.verdicts)}"
     by = recoveries()
@@ -290,7 +294,7 @@ async def _judge_closed(expected: Closed, stage: Stage, pair: Guarded) -> Outcom
 async def _judge_suspect(expected: LeftSuspect, stage: Stage, pair: Guarded) -> Outcome:
     connection = pair.near.connection
     with suppress(trio.TooSlowError):
-        await until(lambda: connection.standing is not Standing.GOOD, seconds=_MOST_SECONDS / 6)
+        await until(lambda: connection.standing is not Standing.GOOD, seconds=_MOST_SECONDS)
     took = trio.current_time() - stage.since
     await trio.sleep(_KEPT_SECONDS)
     stage.quiet()

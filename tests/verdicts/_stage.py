@@ -49,15 +49,15 @@ class Seen:
     """What the pt thought of a connection, each time that it changed its mind.
 
     Attributes:
-      verdicts: While the connection was SUSPECT, in order.
+      verdicts: While the connection was SUSPECT, in order. The first is an event's, those that follow it are none.
     """
 
     verdicts: list[Verdict] = attrs.field(factory=list[Verdict])
 
-    def look(self, near: GuardedStream) -> None:
-        connection = near.connection
-        if connection.standing is Standing.SUSPECT and connection.verdict not in self.verdicts[-1:]:
-            self.verdicts.append(connection.verdict)
+    def take(self, verdict: Verdict) -> None:
+        """Take in a verdict that makes suspect."""
+        if verdict not in self.verdicts[-1:]:
+            self.verdicts.append(verdict)
 
 
 @attrs.define(eq=False)
@@ -322,7 +322,8 @@ class Stage:
         task_status.started()
         while True:
             for pair in self.guarded.values():
-                pair.seen.look(pair.near)
+                if pair.near.connection.standing is Standing.SUSPECT:
+                    pair.seen.take(pair.near.connection.verdict)
             await trio.sleep(0.02)
 
     async def aclose(self) -> None:

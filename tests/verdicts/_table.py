@@ -13,7 +13,7 @@ from tests.verdicts import (
     _rows_uplinks,
 )
 from tests.verdicts._row import NotRun, Row
-from tests.verdicts._runner import Outcome, Outcomes
+from tests.verdicts._runner import Outcome, Played
 
 ROWS: list[Row] = [
     *_rows_uplinks.uplinks.all,
@@ -37,10 +37,10 @@ NOT_RUN: list[NotRun] = sorted(
 )
 
 
-def summary(outcomes: Outcomes) -> Iterator[str]:
+def summary(played: Played) -> Iterator[str]:
     """Yield the lines of the table: one for each connection, then the rows that were not run, then the counts."""
     yield f"{'row':>4}  {'situation':66}  {'side':10}  {'truth':6}  {'ours':44}  seconds"
-    for case, outcome in outcomes.items():
+    for case, outcome in played.outcomes.items():
         side = f"v{case.family} {case.side}"
         seconds = "" if outcome.seconds is None else f"{outcome.seconds:7.2f}"
         line = f"{case.row.number:>4}  {case.row.situation:66}  {side:10}  {_truth(outcome):6}  {outcome.ours:44}  {seconds:7}"
@@ -49,7 +49,8 @@ def summary(outcomes: Outcomes) -> Iterator[str]:
             yield f"      DIFFERENT: {outcome.problem}"
     for number, situation, reason in NOT_RUN:
         yield f"{number:>4}  {situation:66}  not run: {reason}"
-    yield _counts(outcomes.values())
+    yield _counts(played.outcomes.values())
+    yield f"The loop was at most {played.worst:.2f} s late."
 
 
 def _truth(outcome: Outcome) -> str:

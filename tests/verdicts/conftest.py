@@ -7,10 +7,10 @@ import os
 import pytest
 
 from tests.verdicts._row import Case, cases
-from tests.verdicts._runner import Outcomes, play
+from tests.verdicts._runner import Outcomes, Played, play
 from tests.verdicts._table import ROWS, summary
 
-PLAYED = pytest.StashKey[Outcomes]()
+PLAYED = pytest.StashKey[Played]()
 
 # `make test` plays one family and one side of each row, `make test-verdicts` all of them.
 SELECTED = cases(ROWS, all_of_them=os.environ.get("TRIO_ROUTES_VERDICTS") == "all")
@@ -28,7 +28,7 @@ def outcomes(request: pytest.FixtureRequest) -> Outcomes:
     wanted = [item.callspec.params["case"] for item in items if "outcomes" in item.fixturenames]
     played = play([case for case in wanted if isinstance(case, Case) and not case.lacks])
     request.config.stash[PLAYED] = played
-    return played
+    return played.outcomes
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -36,7 +36,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     played = config.stash.get(PLAYED, None)
     if played is None:
         return
-    if os.environ.get("TRIO_ROUTES_VERDICTS") == "all" or any(outcome.problem for outcome in played.values()):
+    if os.environ.get("TRIO_ROUTES_VERDICTS") == "all" or any(outcome.problem for outcome in played.outcomes.values()):
         terminalreporter.section("Situations and verdicts")
         for line in summary(played):
             terminalreporter.write_line(line)
