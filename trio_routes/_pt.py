@@ -57,7 +57,7 @@ class Pt:
     def __init__(self, engine: Engine, worker: int = 0) -> None:
         self.worker = worker
         self.routes: Routes = Routes(engine.cache)
-        self.connections: Connections = Connections(engine.registry)
+        self.connections: Connections = Connections(engine.registry, engine.cache)
         self.portal: PortalView = PortalView(engine.detector)
         self._engine = engine
         self._token = trio.lowlevel.current_trio_token()

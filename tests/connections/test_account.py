@@ -12,7 +12,8 @@ from trio.testing import MockClock
 from tests.connections.network import C1, C2, NO_CARRIER
 from tests.connections.test_prober import register
 from tests.connections.test_reassess import FAR, Watch
-from trio_routes.connections import Connection, Connections, Flow, Policy, Standing, Verdict
+from trio_routes.connections import Connection, Flow, Policy, Standing, Verdict
+from trio_routes.connections._account import account_of
 
 CONNECTION = "tcp 10.0.1.2:40000 -> 198.51.100.7:443"
 BY_DEFAULT = "via 10.0.1.1 dev link2, by 0.0.0.0/0 metric 100 in table 254"
@@ -26,7 +27,7 @@ async def watch(nursery: trio.Nursery) -> Watch:
 
 
 def explained(watch: Watch, connection: Connection) -> str:
-    return str(Connections(watch.registry).explain(connection))
+    return str(account_of(connection, watch.registry.court))
 
 
 def lines(text: str) -> str:
@@ -135,7 +136,7 @@ async def test_one_that_evidence_acquitted(autojump_clock: MockClock) -> None:
         watch.network.add_route(watch.site.default, via=watch.site.gw2, dev=C2, table=52)
         await watch.change()
         await trio.sleep(3)
-        account = Connections(watch.registry).explain(connection)
+        account = account_of(connection, watch.registry.court)
         assert (account.standing, account.verdict) == (Standing.GOOD, Verdict.EGRESS_CHANGED)
         assert account.judgement.endswith("overruled by the far side, asked by keepalive (rule J4)")
         assert account.awaited == "the next change of an IPv6 route, at which its socket may take another way (rule J6)"

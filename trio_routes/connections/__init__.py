@@ -5,6 +5,7 @@ from ._bindings import Bindings as Bindings
 from ._connect import open_ssl_over_tcp_stream as open_ssl_over_tcp_stream, open_tcp_stream as open_tcp_stream
 from ._connection import Connection as Connection, Loss as Loss
 from ._flow import Abortable as Abortable, Flow as Flow, flow_of as flow_of, socket_of as socket_of
+from ._forecast import Fate as Fate, Forecast as Forecast, Prospect as Prospect
 from ._ground import Ground as Ground
 from ._guard import guard as guard
 from ._hints import TcpHints as TcpHints
@@ -27,5 +28,6 @@ from ._reconnect import (
 )
 from ._registry import Registry as Registry, RegistryStatistics as RegistryStatistics
 from ._stream import GuardedStream as GuardedStream, guard_stream as guard_stream
+from ._suppose import Change as Change
 from ._verdict import Standing as Standing, Verdict as Verdict, VerdictClass as VerdictClass
 from ._view import Connections as Connections

@@ -175,7 +175,7 @@ class Court:
                 record.stand = moved
                 self._mark_later(connection)
                 self.docket.watch(connection)
-            if slept_seconds >= clock.LONG_SLEEP_SECONDS and self.asker is not None and self.asker.can_ask(connection):
+            if slept_seconds >= clock.LONG_SLEEP_SECONDS and self.can_ask(connection):
                 record.doubted, record.acquittal = True, None
                 self.docket.mark([connection], f"the machine slept for {slept_seconds:.0f} s")
         self.docket.ring()
@@ -249,8 +249,11 @@ class Court:
 
     def decision(self, connection: Connection) -> clock.Decision:
         """What a suspect connection's deadline would bring if it had come, as things are."""
-        can_ask = self.asker is not None and self.asker.can_ask(connection)
-        return decide(circumstances_of(connection), self.cache, can_ask=can_ask)
+        return decide(circumstances_of(connection), self.cache, can_ask=self.can_ask(connection))
+
+    def can_ask(self, connection: Connection) -> bool:
+        """Whether there is anybody to ask about a connection."""
+        return self.asker is not None and self.asker.can_ask(connection)
 
     def begin_asking(self, connection: Connection) -> None:
         """Have somebody asked about a connection; `_clerk.py` takes the answer."""

@@ -12,6 +12,7 @@ from ._changes import (
 )
 from ._differences import Difference as Difference
 from ._explain import Explanation as Explanation, Step as Step, Why as Why
+from ._overlay import Overlay as Overlay
 from ._query import LookupOptions as LookupOptions
 from ._settling import FOUND_BY_DUMP as FOUND_BY_DUMP
 from ._staging import (

@@ -30,6 +30,7 @@ from ._explain import Explanation
 from ._lookup import explain, resolve
 from ._nodes import Edit, add_ipv4, add_ipv6, bodies, joins_siblings, remove_ipv4, remove_ipv6
 from ._output_ipv4 import local_route
+from ._overlay import Overlay
 from ._query import LookupOptions, Query
 from ._rules import in_order, without_state
 from ._settling import settle_in_pieces
@@ -114,6 +115,10 @@ class Cache:
             onlink_fallback=as_lookup.get("onlink_fallback", True),
         )
         return explain(self._editor.state, query, self.generation)
+
+    def overlay(self) -> Overlay:
+        """A view of the tables to take things away from; it holds until they change, and changes nothing here."""
+        return Overlay(self.state, self.generation)
 
     @property
     def links(self) -> Mapping[int, Link]:

@@ -24,7 +24,7 @@ those bits (all the addresses of one /16) are in one dict still, which then grow
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set as AbstractSet
 from itertools import islice
 from random import Random
 from typing import NamedTuple, Protocol, TypeAlias
@@ -324,24 +324,59 @@ class RouteTables:
 
     def _holding(self, sought: Iterable[RouteBody]) -> list[tuple[NodeKey, Node]]:
         known = self._book.nodes
-        found: list[tuple[NodeKey, Node]] = []
-        for (table, length), numbers in self._book.holding(sought).items():
-            held = [
-                destination
-                for nodes in self._places[table, length].dicts
-                for destination, number in nodes.items()
-                if number in numbers
-            ]
-            held.sort()
-            place = self._places[table, length]
-            found += [
-                ((table, length, each), known[place.by_bucket[each >> self._shift & _BUCKET][each]]) for each in held
-            ]
-        return found
+        return [
+            ((place.table, place.length, destination), known[number])
+            for place, numbers in self._places_holding(sought)
+            for destination, number in _held(place, numbers)
+        ]
+
+    def _places_holding(self, sought: Iterable[RouteBody]) -> list[tuple[Place, set[int]]]:
+        return [(self._places[at], numbers) for at, numbers in self._book.holding(sought).items()]
+
+    def exchange(self, bodies_of: Mapping[RouteBody, RouteBody | None]) -> Iterator[tuple[NodeKey, Node]]:
+        """Put other bodies in the place of some, or nothing (None), under all prefixes that hold them.
+
+        As fast as it can be for a hundred thousand prefixes, since a link that goes takes them all in one step: what
+        becomes of a node is found out once.
+
+        Yields:
+          (prefix, its node before), by table, prefix length and destination. To be exhausted: the changes are made
+          on the way.
+        """
+        book = self._book
+        for place, numbers in self._places_holding(bodies_of):
+            self.edits += 1
+            held = _held(place, numbers)
+            count = Counter(number for _, number in held)
+            before = {number: book.nodes[number] for number in count}
+            after: dict[int, int | None] = {}
+            for number, node in before.items():
+                routes = tuple(new for body in bodies(node) if (new := bodies_of.get(body, body)) is not None)
+                after[number] = new_number = book.number_of(routes) if routes else None
+                self._others -= count[number] * (len(bodies(node)) - max(1, len(routes)))
+                if new_number is None:
+                    self._prefixes -= count[number]
+                else:
+                    book.uses[new_number] += count[number]
+            by_bucket, shift = place.by_bucket, self._shift
+            for destination, number in held:
+                new_number = after[number]
+                if new_number is None:
+                    del by_bucket[destination >> shift & _BUCKET][destination]
+                else:
+                    by_bucket[destination >> shift & _BUCKET][destination] = new_number
+            for number in count:
+                book.release(number, count[number])
+            for destination, number in held:
+                yield (place.table, place.length, destination), before[number]
 
     def bodies_by(self, ifindex: int) -> Collection[RouteBody]:
         """Of `bodies()`, those with a next hop on a link."""
         return self._book.by_link(ifindex)
+
+    def bodies_naming(self, nexthop_id: int) -> Collection[RouteBody]:
+        """Of `bodies()`, those that name a nexthop object."""
+        return self._book.by_nexthop(nexthop_id)
 
     def bodies(self) -> Collection[RouteBody]:
         """All bodies that routes have."""
@@ -470,3 +505,10 @@ def _differing(
         if ours[destination >> shift & _BUCKET].get(destination) != same[number]
     ]
     return suspects, sum(1 for each in suspects if each not in ours[each >> shift & _BUCKET])
+
+
+def _held(place: Place, numbers: AbstractSet[int]) -> list[tuple[int, int]]:
+    """The destinations in a place whose node is one of some numbers, in their order, with those."""
+    return sorted(
+        (destination, number) for nodes in place.dicts for destination, number in nodes.items() if number in numbers
+    )
