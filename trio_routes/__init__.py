@@ -19,10 +19,12 @@ from ._events import (
     GatewayChanged as GatewayChanged,
     Lagged as Lagged,
     LinkDown as LinkDown,
+    LinkPortalChanged as LinkPortalChanged,
     LinkUp as LinkUp,
     ListenerDown as ListenerDown,
     ListenerUp as ListenerUp,
     PortalChanged as PortalChanged,
+    PortalExpiring as PortalExpiring,
     Resynced as Resynced,
     RouteAdded as RouteAdded,
     RouteRemoved as RouteRemoved,
@@ -56,12 +58,19 @@ from .connections import (
 )
 from .netlink import Kernel as Kernel
 from .portal import (
+    Capport as Capport,
     Endpoint as Endpoint,
     Evidence as Evidence,
+    Finding as Finding,
+    LinkHints as LinkHints,
+    LinkPortal as LinkPortal,
     PortalConfig as PortalConfig,
     PortalKind as PortalKind,
+    PortalProbe as PortalProbe,
     PortalState as PortalState,
     PortalView as PortalView,
+    Question as Question,
+    Way as Way,
 )
 from .routing import (
     Address as Address,

@@ -5,7 +5,7 @@ What flows where::
     kernel ─▶ Follower ─▶ Cache ─▶ ChangeBatch ─┬─▶ Reassessor ─▶ Registry ─▶ cancel, disconnect
                                                 ├─▶ events ─▶ Broadcast ─▶ subscribers
                                                 ├─▶ Pulse ─▶ whoever waits for a route
-                                                └─▶ Detector (gateways) ─▶ PortalChanged
+                                                └─▶ Detector ─▶ PortalChanged
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ._services import Services
 from ._statistics import Statistics
 from ._waking import Waking
 from .connections import Bindings, Ground, Policy, Reassessor, Registry
-from .netlink import Channel, Kernel
+from .netlink import Channel, Kernel, LinuxKernel, NdUserOption
 from .portal import Detector, PortalConfig
 from .routing import Cache, ChangeBatch
 
@@ -59,10 +59,19 @@ class Engine:
                 self._on_batch,
                 peers=self._questions,
                 before_changes=self.registry.take_in,
+                on_option=self._on_option,
             )
         self._reassessor = Reassessor(self.registry, self.cache, apply_pending=self._apply_pending)
         self._waking = Waking(self._on_waking)
-        self.detector: Detector = Detector(kernel, portal, self.broadcast.publish, lambda: self.cache.generation)
+        self.detector: Detector = Detector(
+            kernel,
+            portal,
+            self.broadcast.publish,
+            lambda: self.cache.generation,
+            cache=self.cache,
+            followed=self._is_monitoring,
+            own_namespace=isinstance(kernel, LinuxKernel) and kernel.own_namespace,
+        )
         self.ground: Ground = Ground(
             kernel,
             self.cache,
@@ -95,13 +104,16 @@ class Engine:
         announce(batch, self.broadcast, trio.current_time())
         self.ground.bindings.touch()
         self.pulse.beat(batch.generation)
-        if batch.gateways:
-            self.detector.trigger("the gateways of a default route changed")
+        self.detector.on_batch(batch)
         self._reassessor.take_turn()
+
+    def _on_option(self, option: NdUserOption) -> None:
+        self.detector.advertised(option)
 
     def _on_waking(self, slept_seconds: float) -> None:
         log.info("the machine slept for %.0f s", slept_seconds)
         self._reassessor.woke(slept_seconds)
+        self.detector.woke()
         self.broadcast.publish(
             Woke(generation=self.cache.generation, time=trio.current_time(), slept_seconds=slept_seconds)
         )

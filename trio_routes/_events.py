@@ -192,7 +192,7 @@ class ListenerUp(Event):
 
 @attrs.frozen(kw_only=True)
 class PortalChanged(Event):
-    """What is behind the gateway changed."""
+    """What is behind the default path changed."""
 
     before: PortalState
     state: PortalState
@@ -200,6 +200,38 @@ class PortalChanged(Event):
     def as_smd(self) -> dict[str, str]:
         """`{"type": "cpd", "result": "OK" | "Captive" | "No internet"}`."""
         return {"type": "cpd", "result": self.state.result}
+
+
+@attrs.frozen(kw_only=True)
+class LinkPortalChanged(Event):
+    """What is behind one link changed, by one family. It has no form in libwebsockets, which knows one path only.
+
+    Attributes:
+      ifindex: The link.
+      family: 4 or 6.
+    """
+
+    ifindex: int
+    family: int
+    before: PortalState
+    state: PortalState
+
+
+@attrs.frozen(kw_only=True)
+class PortalExpiring(Event):
+    """A network is about to end the session that it granted: time to save one's work, or to prolong it.
+
+    Once for each time that the end comes near; see `PortalState.expires_at`, `bytes_remaining` and `venue`.
+
+    Attributes:
+      ifindex: The link.
+      family: 4 or 6, by which the network was asked.
+      state: What is known of it, with the captive portal API's answer among the evidence.
+    """
+
+    ifindex: int
+    family: int
+    state: PortalState
 
 
 @attrs.frozen(kw_only=True)

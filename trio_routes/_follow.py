@@ -49,7 +49,7 @@ from ._pace import Pace
 from ._selfcheck import SelfCheck
 from ._selfcheck_answers import Question
 from ._subscription import GROUPS, REQUESTS
-from .netlink import Channel, ErrorMessage, Request
+from .netlink import Channel, ErrorMessage, NdUserOption, Request
 from .routing import EVERYTHING, NO_DOUBTS, Cache, ChangeBatch, Doubts, Part, Staging
 
 log = logging.getLogger("trio_routes")
@@ -116,6 +116,7 @@ class Follower:
       on_batch: Called with every batch of changes, in order. Must not block.
       clock: Seconds, monotonic: `trio.current_time`.
       peers: What connections would ask the cache, for the self-check.
+      on_option: Called with every option of a router advertisement that the kernel passes on. Must not block.
       audit_seconds: The time between audits; None is 60 s, and 600 s for large tables.
       before_changes: Called before anything that was received is applied. Must not block.
 
@@ -133,6 +134,7 @@ class Follower:
         clock: Callable[[], float] = trio.current_time,
         *,
         peers: Callable[[], Iterable[Question]] = tuple[Question, ...],
+        on_option: Callable[[NdUserOption], None] | None = None,
         audit_seconds: float | None = None,
         before_changes: Callable[[], None] = lambda: None,
     ) -> None:
@@ -141,7 +143,7 @@ class Follower:
         self._on_batch = on_batch
         self._before_changes = before_changes
         self._clock = clock
-        self._intake = Intake(cache)
+        self._intake = Intake(cache, on_option)
         self._why: _Why | None = None
         self._reason = ""
         # What is doubtful of each part; parts that are exact are not in it.

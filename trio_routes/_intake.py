@@ -1,6 +1,11 @@
-"""From datagrams into the cache: notifications are applied to it, the parts of a dump are staged beside it."""
+"""From datagrams into the cache: notifications are applied to it, the parts of a dump are staged beside it.
+
+Options of router advertisements come in the same stream and belong to no table: they are handed on.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import attrs
 
@@ -9,11 +14,13 @@ from .netlink import (
     RTM_F_CLONED,
     ErrorMessage,
     MessageType,
+    NdUserOption,
     RouteDecoder,
     decode_address,
     decode_done,
     decode_error,
     decode_link,
+    decode_nd_user_option,
     decode_neighbour,
     decode_netconf,
     decode_nexthop,
@@ -37,10 +44,16 @@ class DumpEnd:
 
 
 class Intake:
-    """Decodes what a channel received, into one cache."""
+    """Decodes what a channel received, into one cache.
 
-    def __init__(self, cache: Cache) -> None:
+    Args:
+      cache: Where to.
+      on_option: Takes options of router advertisements; None drops them.
+    """
+
+    def __init__(self, cache: Cache, on_option: Callable[[NdUserOption], None] | None = None) -> None:
         self._cache = cache
+        self._on_option = on_option
         self._routes = RouteDecoder()
 
     def apply(self, data: bytes) -> bool:
@@ -53,6 +66,9 @@ class Intake:
         for header, start, end in iter_messages(data):
             if header.type == MessageType.OVERRUN:
                 complete = False
+            elif header.type == MessageType.RTM_NEWNDUSEROPT:
+                if self._on_option is not None:
+                    self._on_option(decode_nd_user_option(data, start, end))
             else:
                 self._apply_message(header.type, header.flags, data, start, end)
         return complete

@@ -14,6 +14,7 @@ from .netlink import (
     RTNLGRP_IPV6_ROUTE,
     RTNLGRP_IPV6_RULE,
     RTNLGRP_LINK,
+    RTNLGRP_ND_USEROPT,
     RTNLGRP_NEIGH,
     RTNLGRP_NEXTHOP,
     Request,
@@ -39,6 +40,7 @@ GROUPS = (
     RTNLGRP_IPV4_NETCONF,
     RTNLGRP_IPV6_NETCONF,
     RTNLGRP_NEXTHOP,
+    RTNLGRP_ND_USEROPT,  # of no table: what routers advertise besides, for the portal detection
 )
 REQUESTS: dict[Part, Request] = {
     Part.LINKS: dump_links(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 from typing import TypeAlias
@@ -10,6 +11,8 @@ import trio
 import trio.testing
 
 from trio_routes.netlink import IPAddress
+from trio_routes.portal import Way
+from trio_routes.portal._way import Network, TlsContext
 
 Stream: TypeAlias = "trio.StapledStream[trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream]"
 Server: TypeAlias = Callable[[Stream], Awaitable[None]]
@@ -43,6 +46,7 @@ class FakeNetwork:
       addresses: What every name resolves to; an exception in its place is raised.
       unreachable: Addresses towards which connecting hangs.
       connects: (time, address) of every connection that was asked for.
+      devices: By which link each of them was to go.
       resolved: Every name that was looked up.
       streams: Our ends of all connections that were made.
     """
@@ -53,6 +57,7 @@ class FakeNetwork:
         self.addresses: list[IPAddress] | OSError = [ip_address("192.0.2.1")]
         self.unreachable: set[IPAddress] = set()
         self.connects: list[tuple[float, IPAddress]] = []
+        self.devices: list[str | None] = []
         self.resolved: list[str] = []
         self.streams: list[Stream] = []
 
@@ -63,11 +68,14 @@ class FakeNetwork:
     async def resolve(self, host: str, port: int) -> list[IPAddress]:
         self.resolved.append(host)
         await trio.lowlevel.checkpoint()
+        if host.endswith(".invalid"):
+            raise socket.gaierror(socket.EAI_NONAME, "no such name")
         if isinstance(self.addresses, OSError):
             raise self.addresses
         return self.addresses
 
-    async def connect_tcp(self, address: IPAddress, port: int) -> Stream:
+    async def connect_tcp(self, address: IPAddress, port: int, *, device: str | None = None) -> Stream:
+        self.devices.append(device)
         self.connects.append((trio.current_time(), address))
         await trio.lowlevel.checkpoint()
         if address in self.unreachable:
@@ -98,3 +106,8 @@ class FakeNetwork:
                 pass
             return False
         return True
+
+
+def any_way(network: Network, family: int = 0) -> Way:
+    """The way of the machine's own tables, over such a network."""
+    return Way(network=network, tls=TlsContext(None).get, family=family)

@@ -6,7 +6,7 @@ import h11
 import pytest
 from hypothesis import example, given, strategies as st
 
-from trio_routes.portal import Endpoint, PortalConfig
+from trio_routes.portal import Endpoint, Evidence, LinkHints, PortalConfig, Question, Way
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,8 @@ from trio_routes.portal import Endpoint, PortalConfig
         ("http://a.example", "a.example", 80, "a.example", "/"),
         ("http://A.example:8080/x?y=1", "a.example", 8080, "A.example:8080", "/x?y=1"),
         ("http://192.0.2.1/", "192.0.2.1", 80, "192.0.2.1", "/"),
+        ("https://a.example/x", "a.example", 443, "a.example", "/x"),
+        ("https://a.example:8443/x", "a.example", 8443, "a.example:8443", "/x"),
         ("http://[2001:db8::1]:81/", "2001:db8::1", 81, "[2001:db8::1]:81", "/"),
     ],
 )
@@ -27,7 +29,7 @@ def test_an_endpoint_knows_whom_to_ask_for_what(url: str, host: str, port: int, 
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("https://a.example/", "scheme"),
+        ("ftp://a.example/", "scheme"),
         ("a.example/generate_204", "scheme"),
         ("", "printable"),
         ("http://a.example/a b", "printable"),
@@ -70,7 +72,39 @@ def test_an_endpoint_that_is_accepted_makes_a_request_that_h11_accepts(url: str)
 def test_a_configuration_has_one_to_five_different_endpoints() -> None:
     several = [Endpoint(f"http://a{number}.example/") for number in range(6)]
     assert PortalConfig(endpoints=several[:5]).endpoints == tuple(several[:5])
-    assert len(PortalConfig().endpoints) == 1
     for wrong in ([], several, [several[0], several[0]]):
         with pytest.raises(ValueError, match="endpoint"):
             PortalConfig(endpoints=wrong)
+
+
+def test_the_default_asks_by_each_kind() -> None:
+    kinds = [endpoint.question for endpoint in PortalConfig().endpoints]
+    assert kinds == [Question.HTTP_204, Question.HTTP_BODY, Question.HTTPS_204]
+    assert PortalConfig().per_link
+
+
+def test_probes_of_ones_own_may_stand_in_for_the_endpoints_and_count_with_them() -> None:
+    async def own(way: Way) -> Evidence:
+        raise NotImplementedError
+
+    assert PortalConfig(endpoints=(), probes=[own]).probes == (own,)
+    with pytest.raises(ValueError, match="1 to 5 endpoints and probes, not 6"):
+        PortalConfig(probes=[own] * 3)
+
+
+def test_a_body_goes_with_plain_http_and_has_a_size() -> None:
+    assert Endpoint("http://a.example/", body=b"x").question is Question.HTTP_BODY
+    with pytest.raises(ValueError, match="only http endpoints"):
+        Endpoint("https://a.example/", body=b"x")
+    for body in (b"", b"x" * 65537):
+        with pytest.raises(ValueError, match="1 to 65536 bytes"):
+            Endpoint("http://a.example/", body=body)
+
+
+def test_hints_are_checked_where_they_are_given() -> None:
+    hints = LinkHints(api_url="https://a.example/api", resolvers=["192.0.2.53", "2001:db8::53"])
+    assert [str(address) for address in hints.resolvers] == ["192.0.2.53", "2001:db8::53"]
+    with pytest.raises(ValueError, match="must be https"):
+        LinkHints(api_url="http://a.example/api")
+    with pytest.raises(ValueError, match="does not appear to be"):
+        LinkHints(resolvers=["dns.example"])

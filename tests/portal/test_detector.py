@@ -1,10 +1,13 @@
-"""The detector's task in virtual time: when it asks, what it tells, and that no old answer stands for a new network."""
+"""The detector's task in virtual time: when it asks, what it tells, and that no old answer stands for a new network.
+
+Nothing is known of links here, so it asks by the default path alone; `test_detector_links` is about the links.
+"""
 
 from __future__ import annotations
 
 import errno
 import itertools
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import attrs
@@ -14,12 +17,26 @@ import trio.testing
 
 from tests.portal._network import ONLINE, PORTAL, FakeNetwork, mute, says
 from trio_routes._events import Event, PortalChanged
-from trio_routes.portal import Endpoint, Evidence, PortalConfig, PortalKind, PortalState, PortalView, _detector
-from trio_routes.portal._detector import SETTLE_SECONDS, Detector
-from trio_routes.portal._probe import Network
+from trio_routes.portal import (
+    Endpoint,
+    Evidence,
+    Finding,
+    PortalConfig,
+    PortalKind,
+    PortalState,
+    PortalView,
+    Question,
+    Way,
+)
+from trio_routes.portal._detector import Detector
+from trio_routes.portal._examination import Examiner
+from trio_routes.portal._hints import Known
+from trio_routes.portal._pursuit import SETTLE_SECONDS
+from trio_routes.portal._rules import unknown
 
 REFUSED = ConnectionRefusedError(errno.ECONNREFUSED, "refused")
-DEFAULT = PortalConfig()
+ENDPOINT = Endpoint("http://check.example/generate_204")
+DEFAULT = PortalConfig(endpoints=[ENDPOINT])
 HOUR = 3600.0
 DAY = 24 * HOUR
 
@@ -55,6 +72,8 @@ async def detecting(server: object, config: PortalConfig | None = DEFAULT) -> As
     async with trio.open_nursery() as nursery:
         network = FakeNetwork(nursery, server)  # type: ignore[arg-type]  # FakeNetwork says what it may be
         detector = Detector(network, config, publish, lambda: tables[0])
+        if config is None:  # the defaults are three, and one of them speaks TLS
+            detector._examiner = Examiner((ENDPOINT,), ())
         task = trio.CancelScope()
 
         async def run() -> None:
@@ -178,14 +197,15 @@ async def test_the_old_networks_answer_is_dropped_even_if_it_came_in_the_tick_of
 ) -> None:
     answers = [302, 204]
 
-    async def examine(network: Network, endpoints: Iterable[Endpoint]) -> tuple[Evidence, ...]:
+    async def examine(self: Examiner, way: Way, known: Known) -> tuple[Evidence, ...]:
         await trio.sleep(1)
         status = answers.pop(0)
         if status == 302:
             pt.gateway_changes()  # and no checkpoint follows at which a cancellation could strike
-        return (Evidence(endpoint="http://a.example/", status=status),)
+        finding = Finding.REDIRECT if status == 302 else Finding.PASSED
+        return (Evidence(question=Question.HTTP_204, finding=finding, status=status),)
 
-    monkeypatch.setattr(_detector, "examine", examine)
+    monkeypatch.setattr(Examiner, "examine", examine)
     async with detecting(mute) as pt:
         await pt.detector.wait_online()
         assert pt.told == [(PortalKind.UNKNOWN, PortalKind.ONLINE)]
@@ -199,7 +219,7 @@ async def test_from_the_trigger_on_the_old_state_is_unknown_and_nobody_is_told_o
         await pt.detector.wait_online()
         pt.network.server = says(PORTAL)
         pt.gateway_changes()
-        assert pt.detector.state == PortalState(PortalKind.UNKNOWN, None, (), 6)
+        assert pt.detector.state == unknown(6)
         with trio.move_on_after(HOUR) as scope:
             await pt.detector.wait_online()
         assert scope.cancelled_caught
@@ -264,8 +284,10 @@ async def test_all_configured_endpoints_are_asked(autojump_clock: trio.testing.M
     config = PortalConfig(endpoints=(Endpoint("http://a.example/"), Endpoint("http://b.example/")))
     async with detecting(says(ONLINE), config) as pt:
         await pt.detector.wait_online()
-        assert sorted(pt.network.resolved) == ["a.example", "b.example"]
-        assert len(pt.detector.state.evidence) == 2
+        assert sorted(pt.network.resolved[:2]) == ["a.example", "b.example"]
+        about = [one.question for one in pt.detector.state.evidence]
+        # Both have the same private address, so a name that cannot exist is asked for, too.
+        assert about == [Question.HTTP_204, Question.HTTP_204, Question.NAMES]
 
 
 # What a check does.
@@ -278,7 +300,7 @@ async def test_check_asks_once_with_detection_off_and_a_new_gateway_makes_the_an
         portal = PortalView(pt.detector)
         state = await portal.check()
         assert (state.kind, state.url, state) == (PortalKind.PORTAL, "http://login.example/", portal.state)
-        assert pt.network.resolved == ["connectivitycheck.gstatic.com"]
+        assert pt.network.resolved[0] == "check.example"
         assert len(pt.events) == 1
         await trio.sleep(HOUR)
         assert pt.network.times == [0]

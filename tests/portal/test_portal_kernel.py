@@ -11,9 +11,10 @@ from functools import partial
 import pytest
 import trio
 
+from tests.portal._network import any_way
 from trio_routes._events import Event, PortalChanged
 from trio_routes.netlink._linux import LinuxKernel
-from trio_routes.portal import Endpoint, PortalConfig, PortalKind, PortalState, Trouble
+from trio_routes.portal import Endpoint, Finding, PortalConfig, PortalKind, PortalState
 from trio_routes.portal._detector import Detector
 from trio_routes.portal._probe import probe
 from trio_routes.testing import Host, Lab
@@ -85,7 +86,7 @@ async def test_a_portal_is_found_a_login_is_noticed_and_a_lost_route_too(lab: La
             device.delete_route("default", via=GATEWAY[family])
             detector.trigger("default route gone")
             state = await events.receive()
-            assert (state.kind, state.evidence[0].trouble) == (PortalKind.OFFLINE, Trouble.NO_ROUTE)
+            assert (state.kind, state.evidence[0].finding) == (PortalKind.OFFLINE, Finding.NO_ROUTE)
 
             device.add_route("default", via=GATEWAY[family])
             detector.trigger("default route added")
@@ -98,15 +99,15 @@ async def test_a_portal_is_found_a_login_is_noticed_and_a_lost_route_too(lab: La
 async def test_what_the_kernel_says_of_dead_ends_is_understood(lab: Lab, family: int) -> None:
     async with captive(lab, family) as (device, kernel, portal, endpoint):
 
-        async def trouble(endpoint: Endpoint = endpoint) -> Trouble | None:
+        async def found(endpoint: Endpoint = endpoint) -> Finding:
             with trio.fail_after(5):
-                return (await probe(kernel, endpoint)).trouble
+                return (await probe(any_way(kernel), endpoint)).finding
 
-        assert await trouble(Endpoint(endpoint.url.replace("/generate", ":81/generate"))) is Trouble.REFUSED
+        assert await found(Endpoint(endpoint.url.replace("/generate", ":81/generate"))) is Finding.REFUSED
         portal.resets = 1
-        assert await trouble() is Trouble.CLOSED
-        assert await trouble() is None
+        assert await found() is Finding.CLOSED
+        assert await found() is Finding.REDIRECT
         for type_ in ("unreachable", "prohibit", "blackhole"):
             device.add_route(CHECKED[family], type=type_)
-            assert await trouble() is Trouble.NO_ROUTE, type_
+            assert await found() is Finding.NO_ROUTE, type_
             device.delete_route(CHECKED[family], type=type_)

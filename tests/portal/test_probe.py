@@ -14,9 +14,13 @@ import trio
 import trio.testing
 from hypothesis import given, settings, strategies as st
 
-from tests.portal._network import ONLINE, PORTAL, FakeNetwork, Server, Stream, mute, says
-from trio_routes.portal import Endpoint, Evidence, Trouble
-from trio_routes.portal._probe import examine, probe
+from tests.portal._network import ONLINE, PORTAL, FakeNetwork, Server, Stream, any_way, mute, says
+from trio_routes.netlink import IPAddress
+from trio_routes.portal import Endpoint, Evidence, Finding, Question, Way
+from trio_routes.portal._answer import finding_of
+from trio_routes.portal._examination import Examiner
+from trio_routes.portal._hints import Known
+from trio_routes.portal._probe import ask_api, probe
 
 ENDPOINT = Endpoint("http://check.example/generate_204?x")
 
@@ -49,7 +53,7 @@ def drips(answer: bytes) -> Server:
 async def ask(server: Server | OSError, endpoint: Endpoint = ENDPOINT) -> Evidence:
     async with trio.open_nursery() as nursery:
         network = FakeNetwork(nursery, server)
-        evidence = await probe(network, endpoint)
+        evidence = await probe(any_way(network), endpoint)
         assert await network.all_closed()
         nursery.cancel_scope.cancel()
     return evidence
@@ -85,49 +89,51 @@ async def test_a_whole_answer_is_evidence_without_trouble(
     server: Server, status: int, body: int, autojump_clock: trio.testing.MockClock
 ) -> None:
     evidence = await ask(server)
-    assert (evidence.status, evidence.body_bytes, evidence.trouble, evidence.detail) == (status, body, None, "")
+    assert (evidence.status, evidence.body_bytes, evidence.detail) == (status, body, "")
+    assert evidence.finding is finding_of(ENDPOINT, status, b"x" * body, torn=False)
+    assert evidence.question is Question.HTTP_204
     assert (evidence.endpoint, evidence.address) == (ENDPOINT.url, ip_address("192.0.2.1"))
     assert evidence.seconds == 0
 
 
-HOSTILE: dict[str, tuple[Server | OSError, int | None, Trouble]] = {
-    "endless headers": (for_ever(OK, b"X: y\r\n"), None, Trouble.TOO_MUCH),
-    "one endless line": (for_ever(b"", b"x" * 999), None, Trouble.TOO_MUCH),
-    "endless chunk extension": (for_ever(CHUNKED + b"1;", b"x" * 999), 200, Trouble.TOO_MUCH),
-    "endless trailers": (for_ever(CHUNKED + b"0\r\n", b"X: y\r\n"), 200, Trouble.TOO_MUCH),
-    "1xx for ever": (for_ever(b"", b"HTTP/1.1 100 Continue\r\n\r\n"), None, Trouble.TOO_MUCH),
-    "a download": (for_ever(OK + b"\r\n", b"x" * 999), 200, Trouble.TOO_MUCH),
-    "a stream of one-byte chunks": (for_ever(CHUNKED, b"1\r\nx\r\n" * 99), 200, Trouble.TOO_MUCH),
-    "closed at once": (says(), None, Trouble.CLOSED),
-    "closed within the headers": (says(b"HTTP/1.1 302 Fou"), None, Trouble.CLOSED),
-    "closed within the body": (says(OK + b"Content-Length: 99\r\n\r\n" + PAGE), 200, Trouble.CLOSED),
-    "redirect with a length that is wrong": (says(PORTAL.replace(b": 0", b": 9")), 302, Trouble.CLOSED),
-    "a broken chunk": (says(CHUNKED + b"zz\r\n"), 200, Trouble.NOT_HTTP),
-    "shoutcast": (says(b"ICY 200 OK\r\n\r\n"), None, Trouble.NOT_HTTP),
-    "HTTP/2": (says(b"\x00\x00\x12\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x80\r\n\r\n"), None, Trouble.NOT_HTTP),
-    "TLS alert": (says(b"\x15\x03\x01\x00\x02\x02\x0a\r\n\r\n"), None, Trouble.NOT_HTTP),
-    "SSH": (says(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), None, Trouble.NOT_HTTP),
-    "HTTP/0.9": (says(b"<html>\n<body>log in</body>\n\n</html>\n"), None, Trouble.NOT_HTTP),
-    "101": (says(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n"), None, Trouble.NOT_HTTP),
-    "space before the colon": (says(OK + b"X : y\r\n\r\n"), None, Trouble.NOT_HTTP),
-    "two lengths": (says(OK + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n"), None, Trouble.NOT_HTTP),
-    "refused": (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), None, Trouble.REFUSED),
-    "reset": (ConnectionResetError(errno.ECONNRESET, "reset"), None, Trouble.CLOSED),
-    "no route": (OSError(errno.ENETUNREACH, "unreachable"), None, Trouble.NO_ROUTE),
-    "prohibited": (PermissionError(errno.EACCES, "prohibited"), None, Trouble.NO_ROUTE),
-    "blackhole": (OSError(errno.EINVAL, "invalid"), None, Trouble.NO_ROUTE),
-    "no descriptor left": (OSError(errno.EMFILE, "too many open files"), None, Trouble.OTHER),
-    "the kernel gave up": (TimeoutError(errno.ETIMEDOUT, "timed out"), None, Trouble.TIMEOUT),
-    "an error without a number": (OSError("odd"), None, Trouble.OTHER),
+HOSTILE: dict[str, tuple[Server | OSError, int | None, Finding]] = {
+    "endless headers": (for_ever(OK, b"X: y\r\n"), None, Finding.TOO_MUCH),
+    "one endless line": (for_ever(b"", b"x" * 999), None, Finding.TOO_MUCH),
+    "endless chunk extension": (for_ever(CHUNKED + b"1;", b"x" * 999), 200, Finding.FOREIGN_BODY),
+    "endless trailers": (for_ever(CHUNKED + b"0\r\n", b"X: y\r\n"), 200, Finding.FOREIGN_BODY),
+    "1xx for ever": (for_ever(b"", b"HTTP/1.1 100 Continue\r\n\r\n"), None, Finding.TOO_MUCH),
+    "a download": (for_ever(OK + b"\r\n", b"x" * 999), 200, Finding.FOREIGN_BODY),
+    "a stream of one-byte chunks": (for_ever(CHUNKED, b"1\r\nx\r\n" * 99), 200, Finding.FOREIGN_BODY),
+    "closed at once": (says(), None, Finding.CLOSED),
+    "closed within the headers": (says(b"HTTP/1.1 302 Fou"), None, Finding.CLOSED),
+    "closed within the body": (says(OK + b"Content-Length: 99\r\n\r\n" + PAGE), 200, Finding.FOREIGN_BODY),
+    "redirect with a length that is wrong": (says(PORTAL.replace(b": 0", b": 9")), 302, Finding.REDIRECT),
+    "a broken chunk": (says(CHUNKED + b"zz\r\n"), 200, Finding.FOREIGN_BODY),
+    "shoutcast": (says(b"ICY 200 OK\r\n\r\n"), None, Finding.NOT_HTTP),
+    "HTTP/2": (says(b"\x00\x00\x12\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x80\r\n\r\n"), None, Finding.NOT_HTTP),
+    "TLS alert": (says(b"\x15\x03\x01\x00\x02\x02\x0a\r\n\r\n"), None, Finding.NOT_HTTP),
+    "SSH": (says(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), None, Finding.NOT_HTTP),
+    "HTTP/0.9": (says(b"<html>\n<body>log in</body>\n\n</html>\n"), None, Finding.NOT_HTTP),
+    "101": (says(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n"), None, Finding.NOT_HTTP),
+    "space before the colon": (says(OK + b"X : y\r\n\r\n"), None, Finding.NOT_HTTP),
+    "two lengths": (says(OK + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n"), None, Finding.NOT_HTTP),
+    "refused": (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), None, Finding.REFUSED),
+    "reset": (ConnectionResetError(errno.ECONNRESET, "reset"), None, Finding.CLOSED),
+    "no route": (OSError(errno.ENETUNREACH, "unreachable"), None, Finding.NO_ROUTE),
+    "prohibited": (PermissionError(errno.EACCES, "prohibited"), None, Finding.NO_ROUTE),
+    "blackhole": (OSError(errno.EINVAL, "invalid"), None, Finding.NO_ROUTE),
+    "no descriptor left": (OSError(errno.EMFILE, "too many open files"), None, Finding.OTHER),
+    "the kernel gave up": (TimeoutError(errno.ETIMEDOUT, "timed out"), None, Finding.TIMEOUT),
+    "an error without a number": (OSError("odd"), None, Finding.OTHER),
 }
 
 
-@pytest.mark.parametrize(("server", "status", "trouble"), HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize(("server", "status", "finding"), HOSTILE.values(), ids=HOSTILE)
 async def test_a_peer_that_does_not_mean_well_is_evidence_at_once(
-    server: Server | OSError, status: int | None, trouble: Trouble, autojump_clock: trio.testing.MockClock
+    server: Server | OSError, status: int | None, finding: Finding, autojump_clock: trio.testing.MockClock
 ) -> None:
     evidence = await ask(server)
-    assert (evidence.status, evidence.trouble) == (status, trouble)
+    assert (evidence.status, evidence.finding) == (status, finding)
     assert evidence.detail
     assert evidence.seconds == 0
     assert evidence.body_bytes <= 64 * 1024 + 999
@@ -164,7 +170,8 @@ async def test_slowness_ends_at_three_seconds_without_an_answer_and_at_ten_with_
     server: Server, status: int | None, seconds: float, autojump_clock: trio.testing.MockClock
 ) -> None:
     evidence = await ask(server)
-    assert (evidence.status, evidence.trouble) == (status, Trouble.TIMEOUT)
+    assert (evidence.status, evidence.finding) == (status, Finding.FOREIGN_BODY if status else Finding.TIMEOUT)
+    assert "hangs" in evidence.detail
     assert evidence.seconds == pytest.approx(seconds)
 
 
@@ -186,9 +193,9 @@ async def test_the_request_is_whole_and_asks_for_an_answer_that_nobody_kept() ->
 async def test_a_location_is_kept_as_it_came_up_to_a_length_and_never_fetched() -> None:
     async with trio.open_nursery() as nursery:
         network = FakeNetwork(nursery, says(b"HTTP/1.1 302 x\r\nLocation: /caf\xc3\xa9\r\nContent-Length: 0\r\n\r\n"))
-        assert (await probe(network, ENDPOINT)).location == "/caf\xc3\xa9"
+        assert (await probe(any_way(network), ENDPOINT)).location == "/caf\xc3\xa9"
         network.server = says(b"HTTP/1.1 302 x\r\nLocation: /" + b"a" * 9000 + b"\r\nContent-Length: 0\r\n\r\n")
-        assert (await probe(network, ENDPOINT)).location == "/" + "a" * 2047
+        assert (await probe(any_way(network), ENDPOINT)).location == "/" + "a" * 2047
         assert len(network.connects) == 2
         assert network.resolved == ["check.example"] * 2
 
@@ -206,9 +213,9 @@ async def test_a_hundred_kilobytes_of_tiny_chunks_leave_the_loop_to_others() -> 
     async with trio.open_nursery() as nursery:
         network = FakeNetwork(nursery, says(CHUNKED + b"1\r\nx\r\n" * 20_000 + b"0\r\n\r\n"))
         nursery.start_soon(count)
-        evidence = await probe(network, ENDPOINT)
+        evidence = await probe(any_way(network), ENDPOINT)
         nursery.cancel_scope.cancel()
-    assert (evidence.status, evidence.body_bytes, evidence.trouble) == (200, 20_000, None)
+    assert (evidence.status, evidence.body_bytes, evidence.detail) == (200, 20_000, "")
     assert turns > 20_000 / 100
 
 
@@ -216,10 +223,10 @@ async def test_a_name_that_does_not_resolve_is_trouble_with_dns(autojump_clock: 
     async with trio.open_nursery() as nursery:
         network = FakeNetwork(nursery, says(ONLINE))
         network.addresses = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        evidence = await probe(network, ENDPOINT)
-        assert (evidence.trouble, evidence.detail) == (Trouble.DNS, "Name or service not known")
+        evidence = await probe(any_way(network), ENDPOINT)
+        assert (evidence.finding, evidence.detail) == (Finding.NAME_FAILED, "Name or service not known")
         network.addresses = []
-        assert (await probe(network, ENDPOINT)).trouble is Trouble.DNS
+        assert (await probe(any_way(network), ENDPOINT)).finding is Finding.NO_SUCH_ADDRESS
         assert network.connects == []
 
 
@@ -229,15 +236,15 @@ async def test_a_resolver_that_never_answers_is_given_three_seconds(autojump_clo
             await trio.sleep_forever()
 
     async with trio.open_nursery() as nursery:
-        evidence = await probe(DeadResolver(nursery, says(ONLINE)), ENDPOINT)  # type: ignore[arg-type]  # as above
-    assert evidence.trouble is Trouble.DNS
+        evidence = await probe(any_way(DeadResolver(nursery, says(ONLINE))), ENDPOINT)  # type: ignore[arg-type]  # as above
+    assert evidence.finding is Finding.NAME_SILENT
     assert evidence.seconds == pytest.approx(3)
 
 
 async def test_an_address_in_the_url_needs_no_resolver() -> None:
     async with trio.open_nursery() as nursery:
         network = FakeNetwork(nursery, says(ONLINE))
-        assert (await probe(network, Endpoint("http://[2001:db8::7]/"))).address == ip_address("2001:db8::7")
+        assert (await probe(any_way(network), Endpoint("http://[2001:db8::7]/"))).address == ip_address("2001:db8::7")
         assert network.resolved == []
 
 
@@ -249,13 +256,13 @@ async def test_a_dead_ipv6_path_is_not_a_dead_network(autojump_clock: trio.testi
         network = FakeNetwork(nursery, says(ONLINE))
         network.addresses = [V6, V6_TOO, V4]
         network.unreachable = {V6, V6_TOO}
-        evidence = await probe(network, ENDPOINT)
+        evidence = await probe(any_way(network), ENDPOINT)
         assert (evidence.status, evidence.address) == (204, V4)
         assert network.connects == [(0.0, V6), (1.5, V4)]
 
         network.unreachable = {V6, V4}
-        evidence = await probe(network, ENDPOINT)
-        assert (evidence.trouble, evidence.address) == (Trouble.TIMEOUT, V4)
+        evidence = await probe(any_way(network), ENDPOINT)
+        assert (evidence.finding, evidence.address) == (Finding.TIMEOUT, V4)
         assert evidence.seconds == pytest.approx(3)
 
 
@@ -263,13 +270,13 @@ async def test_the_family_that_answers_first_in_the_resolvers_order_is_enough() 
     async with trio.open_nursery() as nursery:
         network = FakeNetwork(nursery, says(PORTAL))
         network.addresses = [V6, V4]
-        assert (await probe(network, ENDPOINT)).address == V6
+        assert (await probe(any_way(network), ENDPOINT)).address == V6
         assert len(network.connects) == 1
 
 
 async def test_a_connection_that_breaks_while_asking_is_closed_trouble() -> None:
     class Broken(FakeNetwork):
-        async def connect_tcp(self, address: object, port: int) -> Stream:
+        async def connect_tcp(self, address: object, port: int, *, device: str | None = None) -> Stream:
             ours, theirs = trio.testing.memory_stream_pair()
             self.streams.append(ours)
             await theirs.aclose()
@@ -277,8 +284,8 @@ async def test_a_connection_that_breaks_while_asking_is_closed_trouble() -> None
 
     async with trio.open_nursery() as nursery:
         network = Broken(nursery, mute)
-        evidence = await probe(network, ENDPOINT)
-        assert (evidence.status, evidence.trouble) == (None, Trouble.CLOSED)
+        evidence = await probe(any_way(network), ENDPOINT)
+        assert (evidence.status, evidence.finding) == (None, Finding.CLOSED)
         assert evidence.detail
         assert await network.all_closed()
 
@@ -287,7 +294,7 @@ async def test_a_cancelled_probe_leaves_nothing_open(autojump_clock: trio.testin
     async with trio.open_nursery() as nursery:
         network = FakeNetwork(nursery, mute)
         with trio.move_on_after(1) as scope:
-            await probe(network, ENDPOINT)
+            await probe(any_way(network), ENDPOINT)
         assert scope.cancelled_caught
         assert len(network.streams) == 1
         assert await network.all_closed()
@@ -301,7 +308,7 @@ async def test_all_endpoints_are_asked_at_once_and_answer_in_their_order(
     async with trio.open_nursery() as nursery:
         network = FakeNetwork(nursery, mute)
         network.unreachable = {ip_address("192.0.2.2")}
-        found = await examine(network, endpoints)
+        found = await Examiner(tuple(endpoints), ()).examine(any_way(network), Known())
         nursery.cancel_scope.cancel()
     assert [one.endpoint for one in found] == [endpoint.url for endpoint in endpoints]
     assert {when for when, _ in network.connects} == {0.0}
@@ -324,6 +331,203 @@ _LINES = st.sampled_from(
 )
 def test_any_bytes_in_any_pieces_are_evidence_within_ten_seconds(data: bytes, places: list[int], hang: bool) -> None:
     evidence = trio.run(ask, says(*_cut(data, places), hang=hang), clock=trio.testing.MockClock(autojump_threshold=0))
-    assert evidence.status is not None or evidence.trouble is not None
+    assert evidence.finding in Finding
     assert math.isfinite(evidence.seconds)
     assert evidence.seconds <= 10.001
+
+
+# The other kinds of endpoint.
+
+BODY = Endpoint("http://check.example/success.txt", body=b"success\n")
+CHALLENGED = Endpoint("http://check.example/generate_204", challenge=True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "finding"),
+    [
+        (OK + b"\r\nsuccess\n", Finding.PASSED),
+        (OK + b"\r\nsuccess", Finding.FOREIGN_BODY),
+        (OK + b"\r\nsuccess\n<script>", Finding.FOREIGN_BODY),
+        (OK + b"Content-Length: 8\r\n\r\nsucc", Finding.CLOSED),  # its own, cut short: no portal
+        (OK + b"Content-Length: 8\r\n\r\n<htm", Finding.FOREIGN_BODY),
+        (OK + b"Content-Length: 0\r\n\r\n", Finding.WRONG_STATUS),
+        (ONLINE, Finding.FOREIGN_BODY),
+        (PORTAL, Finding.REDIRECT),
+    ],
+)
+async def test_an_exact_body_is_that_and_nothing_else(answer: bytes, finding: Finding) -> None:
+    evidence = await ask(says(answer), BODY)
+    assert (evidence.question, evidence.finding) == (Question.HTTP_BODY, finding)
+
+
+async def test_a_challenge_is_answered_by_the_endpoint_alone() -> None:
+    asked: list[str] = []
+
+    def answering(form: str) -> Server:
+        async def serve(stream: Stream) -> None:
+            request = bytes(await stream.receive_some()).decode()
+            (line,) = (line for line in request.split("\r\n") if line.lower().startswith("x-trio-routes-challenge"))
+            asked.append(line.partition(": ")[2])
+            await stream.send_all(f"HTTP/1.1 204 x\r\n{form.format(asked[-1])}\r\n".encode())
+
+        return serve
+
+    right = "X-Trio-Routes-Response: response {}\r\n"
+    assert (await ask(answering(right), CHALLENGED)).finding is Finding.PASSED
+    for wrong in ("", "X-Trio-Routes-Response: {}\r\n", "X-Trio-Routes-Response: response 1\r\n"):
+        assert (await ask(answering(wrong), CHALLENGED)).finding is Finding.CHALLENGE_FAILED
+    assert len(set(asked)) == 4
+    assert (await ask(says(PORTAL), CHALLENGED)).finding is Finding.REDIRECT
+
+
+# The API.
+
+
+async def api(answer: bytes) -> Evidence:
+    """What the API's question makes of an answer, without TLS beneath."""
+    async with trio.open_nursery() as nursery:
+        way = any_way(FakeNetwork(nursery, says(answer)))
+
+        async def plain(self: Way, stream: trio.abc.Stream, name: str) -> trio.abc.Stream:
+            await trio.lowlevel.checkpoint()
+            return stream
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Way, "start_tls", plain)
+            evidence = await ask_api(way, "https://api.example/capport")
+    return evidence
+
+
+def json_answer(body: bytes, kind: bytes = b"application/captive+json") -> bytes:
+    return OK + b"Content-Type: " + kind + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
+@pytest.mark.parametrize(
+    ("answer", "finding"),
+    [
+        (json_answer(b'{"captive": true}'), Finding.API_CAPTIVE),
+        (json_answer(b'{"captive": false}'), Finding.API_OPEN),
+        (json_answer(b'{"captive": true}', b"Application/Captive+JSON; charset=utf-8"), Finding.API_CAPTIVE),
+        (json_answer(b'{"captive": true}', b"application/json"), Finding.API_INVALID),
+        (json_answer(b'{"captive": 1}'), Finding.API_INVALID),
+        (json_answer(b"{}"), Finding.API_INVALID),
+        (json_answer(b"[]"), Finding.API_INVALID),
+        (json_answer(b"[" * 60_000), Finding.API_INVALID),
+        (json_answer(b"\xff"), Finding.API_INVALID),
+        (PORTAL, Finding.API_INVALID),
+        (OK + b"Content-Type: application/captive+json\r\nContent-Length: 99\r\n\r\n{", Finding.CLOSED),
+    ],
+)
+async def test_the_api_is_believed_only_in_its_own_form(answer: bytes, finding: Finding) -> None:
+    evidence = await api(answer)
+    assert (evidence.question, evidence.finding) == (Question.API, finding)
+    assert (evidence.capport is not None) == (finding in (Finding.API_CAPTIVE, Finding.API_OPEN))
+
+
+async def test_an_api_that_is_not_https_is_not_asked() -> None:
+    async with trio.open_nursery() as nursery:
+        network = FakeNetwork(nursery, says(ONLINE))
+        for url, finding in (
+            ("http://api.example/", Finding.API_INVALID),
+            ("ftp://api.example/", Finding.API_INVALID),
+            ("https://[", Finding.API_INVALID),
+            ("urn:ietf:params:capport:unrestricted", Finding.API_UNRESTRICTED),
+        ):
+            assert (await ask_api(any_way(network), url)).finding is finding
+        assert network.resolved == []
+        assert network.connects == []
+
+
+# Names that all lead to one place.
+
+
+class Hijacked(FakeNetwork):
+    """Resolves the endpoint, and what does not exist, as it is told."""
+
+    nonsense: Iterable[str] | OSError = ()
+
+    async def resolve(self, host: str, port: int) -> list[IPAddress]:
+        if host.endswith(".invalid"):
+            self.resolved.append(host)
+            await trio.lowlevel.checkpoint()
+            if isinstance(self.nonsense, OSError):
+                raise self.nonsense
+            return [ip_address(text) for text in self.nonsense]
+        return await super().resolve(host, port)
+
+
+@pytest.mark.parametrize(
+    ("address", "nonsense", "finding"),
+    [
+        ("10.0.0.1", ["10.0.0.1"], Finding.NAMES_HIJACKED),
+        ("10.0.0.1", ["10.0.0.2"], Finding.NAMES_SANE),
+        ("10.0.0.1", socket.gaierror(socket.EAI_NONAME, "no such name"), Finding.NAMES_SANE),
+        ("8.8.8.8", ["8.8.8.8"], None),  # public: nobody asks
+    ],
+)
+async def test_a_private_address_makes_one_ask_whether_all_names_have_it(
+    address: str, nonsense: list[str] | OSError, finding: Finding | None
+) -> None:
+    async with trio.open_nursery() as nursery:
+        network = Hijacked(nursery, says(PORTAL))
+        network.addresses, network.nonsense = [ip_address(address)], nonsense
+        found = await Examiner((ENDPOINT, BODY), ()).examine(any_way(network), Known())
+    about_names = [one.finding for one in found if one.question is Question.NAMES]
+    assert about_names == ([] if finding is None else [finding])
+    assert len(network.resolved) == 2 + (finding is not None)
+
+
+# Probes of one's own.
+
+
+async def test_a_probe_of_ones_own_is_asked_beside_the_others_and_cannot_harm(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    ways: list[Way] = []
+
+    async def passes(way: Way) -> Evidence:
+        ways.append(way)
+        await trio.lowlevel.checkpoint()
+        return Evidence(question=Question.HTTP_204, finding=Finding.PASSED)
+
+    async def raises(way: Way) -> Evidence:
+        raise ZeroDivisionError("by nobody")
+
+    async def hangs(way: Way) -> Evidence:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async with trio.open_nursery() as nursery:
+        way = any_way(FakeNetwork(nursery, mute))
+        found = await Examiner((), (passes, raises, hangs)).examine(way, Known())
+    assert [(one.question, one.finding) for one in found] == [
+        (Question.OWN, Finding.PASSED),
+        (Question.OWN, Finding.OTHER),
+        (Question.OWN, Finding.TIMEOUT),
+    ]
+    assert ways == [way]
+    assert "by nobody" in caplog.text
+    assert trio.current_time() == 10
+
+
+async def test_at_most_five_questions_are_asked_at_once_however_many_paths_there_are(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    asking, most = 0, 0
+
+    async def own(way: Way) -> Evidence:
+        nonlocal asking, most
+        asking += 1
+        most = max(most, asking)
+        await trio.sleep(1)
+        asking -= 1
+        return Evidence(question=Question.OWN, finding=Finding.PASSED)
+
+    async with trio.open_nursery() as nursery:
+        examiner = Examiner((), (own,) * 4)
+        way = any_way(FakeNetwork(nursery, mute))
+        async with trio.open_nursery() as runs:
+            for _ in range(4):
+                runs.start_soon(examiner.examine, way, Known())
+    assert most == 5
+    assert trio.current_time() == 4

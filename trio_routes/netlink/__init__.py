@@ -225,3 +225,11 @@ from ._rule import (
     decode_rule as decode_rule,
     encode_rule as encode_rule,
 )
+from ._useropt import (
+    ICMPV6_ROUTER_ADVERTISEMENT as ICMPV6_ROUTER_ADVERTISEMENT,
+    ND_OPT_CAPTIVE_PORTAL as ND_OPT_CAPTIVE_PORTAL,
+    ND_OPT_RDNSS as ND_OPT_RDNSS,
+    NdUserOption as NdUserOption,
+    decode_nd_user_option as decode_nd_user_option,
+    encode_nd_user_option as encode_nd_user_option,
+)

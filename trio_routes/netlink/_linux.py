@@ -130,6 +130,11 @@ class LinuxKernel:
             self.close()
             raise
 
+    @property
+    def own_namespace(self) -> bool:
+        """Whether this is the calling thread's own namespace, which was not named."""
+        return self._netns is None
+
     def close(self) -> None:
         """Let go of the namespace; sockets made in it live on."""
         if self._netns is not None:
@@ -180,10 +185,8 @@ class LinuxKernel:
         with entered(self._netns):
             target = _sockaddr(address, port)
             bind_to = None if local_address is None else _sockaddr(local_address, 0)
-            sock = trio.socket.socket(family, socket.SOCK_STREAM)
+        sock = self.open_socket(family, socket.SOCK_STREAM, device=device)
         try:
-            if device is not None:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode() + b"\0")
             if mark:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
             if bind_to is not None:
@@ -193,6 +196,22 @@ class LinuxKernel:
         except BaseException:
             sock.close()
             raise
+
+    def open_socket(self, family: int, kind: int, *, device: str | None = None) -> trio.socket.SocketType:
+        """Make an unconnected socket in the namespace, bound to a link (SO_BINDTODEVICE) if one is given.
+
+        Raises:
+          OSError: ENODEV for a link that is not there; EPERM on kernels before 5.7 without CAP_NET_RAW.
+        """
+        with entered(self._netns):
+            sock = trio.socket.socket(family, kind)
+        try:
+            if device is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode() + b"\0")
+        except BaseException:
+            sock.close()
+            raise
+        return sock
 
     async def listen_tcp(
         self, port: int, *, host: str | None = None, backlog: int | None = None, share_port: bool = False

@@ -1,7 +1,15 @@
-"""Captive-portal detection: is the Internet behind the gateway, a login page, or nothing?"""
+"""Captive-portal detection: is the Internet behind each link, a login page, or nothing?"""
 
-from ._config import Endpoint as Endpoint, PortalConfig as PortalConfig
+from ._answer import CHALLENGE as CHALLENGE, RESPONSE as RESPONSE, expected_response as expected_response
+from ._capport import Capport as Capport
+from ._config import (
+    Endpoint as Endpoint,
+    LinkHints as LinkHints,
+    PortalConfig as PortalConfig,
+    PortalProbe as PortalProbe,
+)
 from ._detector import Detector as Detector
-from ._evidence import Evidence as Evidence, Trouble as Trouble
+from ._evidence import Evidence as Evidence, Finding as Finding, Question as Question
 from ._rules import PortalKind as PortalKind, PortalState as PortalState
-from ._view import PortalView as PortalView
+from ._view import LinkPortal as LinkPortal, PortalView as PortalView
+from ._way import Addresses as Addresses, Way as Way

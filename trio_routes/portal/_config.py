@@ -1,19 +1,38 @@
-"""What a user may set: which addresses to ask. A bad value is a ValueError that names what is wrong.
+"""What a user may set: whom to ask, and what he knows of the links. A bad value is a ValueError that names what is wrong.
 
-Plain HTTP only, and on purpose: a portal can answer in the endpoint's place only where nothing is
-authenticated, and that false answer is what the detector looks for.
+The kinds of endpoint, told by what is given:
+
+    url      body     asked   what only the endpoint itself answers
+    -------  -------  ------  --------------------------------------------------------------------------------------
+    http:    None     plain   204; a portal can answer in its place, and that false answer is what is looked for
+    http:    bytes    plain   200 and exactly this body; a proxy that knows 204 checks does not know this one
+    https:   None     TLS     204 under the endpoint's own certificate, which nobody in between can forge
+
+With `challenge` the endpoint has to repeat a random word too, which catches forged 204s over plain HTTP.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+import ssl
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
 import attrs
 
-# Every run asks all endpoints at once, so this is also the number of connections that a run may open.
+from ..netlink import IPAddress
+from ._evidence import Evidence, Question
+
+if TYPE_CHECKING:
+    from ._way import Way
+
+# As many as are asked at once, so that one path's run does not wait for itself.
 MAX_ENDPOINTS = 5
+# A longer answer is not read, so it could not be compared either.
+MAX_BODY = 64 * 1024
 
 # RFC 1035 §2.3.4. A longer label makes the standard library's IDNA codec raise UnicodeError in the midst of a
 # look-up, long after the mistake was made.
@@ -38,8 +57,8 @@ def _problem_of(url: str) -> str | None:
         port = parts.port
     except ValueError as error:
         return str(error)
-    if parts.scheme != "http":
-        return "the scheme must be http; over https a portal cannot answer in the endpoint's place"
+    if parts.scheme not in ("http", "https"):
+        return "the scheme must be http or https"
     if parts.username is not None or parts.password is not None:
         return "must not carry a user name or password"
     if parts.fragment:
@@ -62,16 +81,39 @@ def _problem_of_host(host: str) -> str | None:
 
 @attrs.frozen
 class Endpoint:
-    """An HTTP URL whose own server answers 204 and nothing else; any other answer came from something in between.
+    """A URL whose own server gives one known answer; any other answer came from something in between.
 
     Attributes:
-      url: An `http:` URL. Whoever ships devices should run an endpoint of their own: the default one is Google's.
+      url: An `http:` or `https:` URL. Whoever ships devices should run endpoints of their own (`trio-routes portal
+        serve` is one): the default ones are other people's.
+      body: The exact body of its 200, at most 64 KiB; None for a 204.
+      challenge: Whether its server answers the header X-Trio-Routes-Challenge, as `trio-routes portal serve` does.
 
     Raises:
-      ValueError: The URL cannot be asked; the message says why.
+      ValueError: The URL cannot be asked, or does not go with the body; the message says why.
     """
 
     url: str = attrs.field(validator=lambda _self, _field, url: _check_url(url))
+    body: bytes | None = None
+    challenge: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        if self.body is not None and self.question is Question.HTTPS_204:
+            raise ValueError(f"portal endpoint {self.url!r}: only http endpoints have a body")
+        if self.body is not None and not 0 < len(self.body) <= MAX_BODY:
+            raise ValueError(f"portal endpoint {self.url!r}: a body has 1 to {MAX_BODY} bytes")
+
+    @property
+    def question(self) -> Question:
+        """What kind of endpoint it is."""
+        if self.secure:
+            return Question.HTTPS_204
+        return Question.HTTP_204 if self.body is None else Question.HTTP_BODY
+
+    @property
+    def secure(self) -> bool:
+        """Whether it is asked over TLS."""
+        return urlsplit(self.url).scheme == "https"
 
     @property
     def host(self) -> str:
@@ -79,9 +121,17 @@ class Endpoint:
         return urlsplit(self.url).hostname or ""
 
     @property
+    def literal(self) -> IPAddress | None:
+        """The address that the URL names; None for a name."""
+        try:
+            return ip_address(self.host)
+        except ValueError:
+            return None
+
+    @property
     def port(self) -> int:
-        """The TCP port, 80 where the URL names none."""
-        return urlsplit(self.url).port or 80
+        """The TCP port, 80 or 443 where the URL names none."""
+        return urlsplit(self.url).port or (443 if self.secure else 80)
 
     @property
     def authority(self) -> str:
@@ -95,18 +145,53 @@ class Endpoint:
         return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
 
-DEFAULT_ENDPOINTS = (Endpoint("http://connectivitycheck.gstatic.com/generate_204"),)
+DEFAULT_ENDPOINTS = (
+    Endpoint("http://connectivitycheck.gstatic.com/generate_204"),
+    Endpoint("http://detectportal.firefox.com/success.txt", body=b"success\n"),
+    Endpoint("https://www.gstatic.com/generate_204"),
+)
+
+PortalProbe: TypeAlias = "Callable[[Way], Awaitable[Evidence]]"
+"""A probe of one's own: asks whom it likes over the `Way` it is given, and says what it found.
+
+`Finding.PASSED` counts as proof of the Internet. What it raises is evidence of `Finding.OTHER`; after 10 s it is cancelled.
+"""
+
+
+def _addresses(values: Iterable[str | IPAddress]) -> tuple[IPAddress, ...]:
+    return tuple(value if isinstance(value, IPv4Address | IPv6Address) else ip_address(value) for value in values)
+
+
+def _check_api_url(url: str | None) -> None:
+    if url is not None and (_problem_of(url) is not None or urlsplit(url).scheme != "https"):
+        raise ValueError(f"captive portal API {url!r}: {_problem_of(url) or 'the scheme must be https (RFC 8908 §4)'}")
+
+
+@attrs.frozen(kw_only=True)
+class LinkHints:
+    """What the application knows of one link, from its DHCP client or its own settings. It goes before all other sources.
+
+    Attributes:
+      api_url: The URL of the captive portal API (DHCP option 114, RFC 8910); None is not known.
+      resolvers: The link's own name servers, of either family; empty is not known.
+
+    Raises:
+      ValueError: A URL that is not https, or a resolver that is no address.
+    """
+
+    api_url: str | None = attrs.field(default=None, validator=lambda _self, _field, url: _check_api_url(url))
+    resolvers: tuple[IPAddress, ...] = attrs.field(default=(), converter=_addresses)
+
+
+Hints: TypeAlias = Mapping[str, LinkHints]
 
 
 def _as_tuple(endpoints: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
     return tuple(endpoints)
 
 
-def _check_endpoints(endpoints: tuple[Endpoint, ...]) -> None:
-    if not 1 <= len(endpoints) <= MAX_ENDPOINTS:
-        raise ValueError(f"a portal configuration has 1 to {MAX_ENDPOINTS} endpoints, not {len(endpoints)}")
-    if len(set(endpoints)) < len(endpoints):
-        raise ValueError("a portal configuration names an endpoint twice")
+def _probes_as_tuple(probes: Iterable[PortalProbe]) -> tuple[PortalProbe, ...]:
+    return tuple(probes)
 
 
 @attrs.frozen(kw_only=True)
@@ -114,15 +199,30 @@ class PortalConfig:
     """Turns portal detection on where `open_pt(portal=...)` is given one.
 
     Attributes:
-      endpoints: Whom to ask, 1 to 5. Every run asks all of them, and how their answers combine is said in
-        `trio_routes.portal._rules`.
+      endpoints: Whom to ask, at most 5 together with `probes`. Every run asks all of them, and how their answers combine
+        is said in `trio_routes.portal._rules`.
+      probes: Probes of one's own, beside the endpoints or in their place.
+      per_link: Whether each link is probed by itself. If not, only the default path is.
+      hints: What is known of links, by name; see `LinkHints`.
+      run_directory: Where systemd-networkd and NetworkManager keep what they know of links (`systemd/netif/links`,
+        `NetworkManager/devices`). None is /run, and nothing for a pt that lives in another network namespace than its
+        process (`open_pt(netns=...)`), because these files count links as their own namespace does.
+      tls: How `https:` endpoints and the captive portal API are verified; None is the system's authorities.
 
     Raises:
-      ValueError: No endpoint, more than 5, or the same one twice.
+      ValueError: Nobody to ask, more than 5, or the same endpoint twice.
     """
 
-    endpoints: tuple[Endpoint, ...] = attrs.field(
-        default=DEFAULT_ENDPOINTS,
-        converter=_as_tuple,
-        validator=lambda _self, _field, endpoints: _check_endpoints(endpoints),
-    )
+    endpoints: tuple[Endpoint, ...] = attrs.field(default=DEFAULT_ENDPOINTS, converter=_as_tuple)
+    probes: tuple[PortalProbe, ...] = attrs.field(default=(), converter=_probes_as_tuple)
+    per_link: bool = True
+    hints: Hints = attrs.field(factory=dict[str, LinkHints])
+    run_directory: Path | None = None
+    tls: ssl.SSLContext | None = None
+
+    def __attrs_post_init__(self) -> None:
+        asked = len(self.endpoints) + len(self.probes)
+        if not 1 <= asked <= MAX_ENDPOINTS:
+            raise ValueError(f"a portal configuration has 1 to {MAX_ENDPOINTS} endpoints and probes, not {asked}")
+        if len({endpoint.url for endpoint in self.endpoints}) < len(self.endpoints):
+            raise ValueError("a portal configuration names an endpoint twice")

@@ -14,17 +14,17 @@ Time is the caller's: every wait here is a checkpoint, and what is known so far 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import attrs
 import h11
 import trio
 
-from ._config import Endpoint
-from ._evidence import MAX_LOCATION, Trouble
+from ._config import MAX_BODY, Endpoint
+from ._evidence import MAX_LOCATION, Finding
 
 MAX_HEADERS = 16 * 1024
 MAX_INFORMATIONAL = 8
-MAX_BODY = 64 * 1024
 MAX_WIRE = 128 * 1024
 EVENTS_PER_CHECKPOINT = 100
 _READ = 16 * 1024
@@ -34,12 +34,12 @@ class ExchangeError(Exception):
     """The peer did not give a whole answer.
 
     Attributes:
-      trouble: CLOSED, NOT_HTTP or TOO_MUCH.
+      finding: CLOSED, NOT_HTTP or TOO_MUCH.
     """
 
-    def __init__(self, trouble: Trouble, detail: str) -> None:
+    def __init__(self, finding: Finding, detail: str) -> None:
         super().__init__(detail)
-        self.trouble = trouble
+        self.finding: Finding = finding
 
 
 @attrs.define(eq=False)
@@ -48,21 +48,31 @@ class Exchange:
 
     Attributes:
       status: The final answer's status as soon as its headers are here; what happens later does not unsay it.
-      location: Its Location header as latin-1 text, cut at 2048 characters; None without one.
-      body_bytes: Length in bytes of the body so far.
+      headers: Its headers, names in lower case.
+      body: Its body so far, at most 64 KiB.
     """
 
     _stream: trio.abc.Stream
     status: int | None = attrs.field(default=None, init=False)
-    location: str | None = attrs.field(default=None, init=False)
-    body_bytes: int = attrs.field(default=0, init=False)
+    headers: Sequence[tuple[bytes, bytes]] = attrs.field(default=(), init=False)
+    body: bytearray = attrs.field(factory=bytearray, init=False)
     _h11: h11.Connection = attrs.field(
         factory=lambda: h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEADERS), init=False
     )
     _wire: int = attrs.field(default=0, init=False)
     _ended: bool = attrs.field(default=False, init=False)
 
-    async def ask(self, endpoint: Endpoint) -> None:
+    def header(self, name: bytes) -> str | None:
+        """The first header of a name (in lower case) as latin-1 text; None without one."""
+        return next((value.decode("latin-1") for its_name, value in self.headers if its_name == name), None)
+
+    @property
+    def location(self) -> str | None:
+        """The Location header as latin-1 text, cut at 2048 characters; None without one."""
+        location = self.header(b"location")
+        return None if location is None else location[:MAX_LOCATION]
+
+    async def ask(self, endpoint: Endpoint, *headers: tuple[str, str]) -> None:
         """Send the request and wait for the final answer's headers. A checkpoint.
 
         Raises:
@@ -78,6 +88,7 @@ class Exchange:
                 ("Accept-Encoding", "identity"),
                 ("Cache-Control", "no-cache"),  # a proxy must not answer from yesterday
                 ("Connection", "close"),
+                *headers,
             ],
         )
         await self._stream.send_all((self._h11.send(request) or b"") + (self._h11.send(h11.EndOfMessage()) or b""))
@@ -88,16 +99,16 @@ class Exchange:
                 await self._receive()
             elif isinstance(event, h11.Response):
                 self.status = event.status_code
-                self.location = _location(event)
+                self.headers = [(bytes(name), bytes(value)) for name, value in event.headers]
                 return
             elif isinstance(event, h11.InformationalResponse):
                 informational += 1
             else:
-                raise ExchangeError(Trouble.NOT_HTTP, f"{type(event).__name__} in place of an answer")
-        raise ExchangeError(Trouble.TOO_MUCH, f"more than {MAX_INFORMATIONAL} 1xx answers")
+                raise ExchangeError(Finding.NOT_HTTP, f"{type(event).__name__} in place of an answer")
+        raise ExchangeError(Finding.TOO_MUCH, f"more than {MAX_INFORMATIONAL} 1xx answers")
 
     async def read_body(self) -> None:
-        """Read the answer's body to its end and count it. A checkpoint.
+        """Read the answer's body to its end and keep it. A checkpoint.
 
         Raises:
           ExchangeError: It was cut short, broke its framing, or passed a limit.
@@ -111,9 +122,9 @@ class Exchange:
             if event is h11.NEED_DATA:
                 await self._receive()
             elif isinstance(event, h11.Data):
-                self.body_bytes += len(event.data)
-                if self.body_bytes > MAX_BODY:
-                    raise ExchangeError(Trouble.TOO_MUCH, f"a body of more than {MAX_BODY} bytes")
+                self.body += event.data[: MAX_BODY - len(self.body) + 1]
+                if len(self.body) > MAX_BODY:
+                    raise ExchangeError(Finding.TOO_MUCH, f"a body of more than {MAX_BODY} bytes")
             else:
                 return
 
@@ -122,25 +133,18 @@ class Exchange:
             return self._h11.next_event()
         except h11.RemoteProtocolError as error:
             if error.error_status_hint == 431:  # how h11 marks its own limit, MAX_HEADERS
-                trouble = Trouble.TOO_MUCH
+                finding = Finding.TOO_MUCH
             else:
-                trouble = Trouble.CLOSED if self._ended else Trouble.NOT_HTTP
-            raise ExchangeError(trouble, str(error)) from error
+                finding = Finding.CLOSED if self._ended else Finding.NOT_HTTP
+            raise ExchangeError(finding, str(error)) from error
 
     async def _receive(self) -> None:
         data = await self._stream.receive_some(_READ)
         self._ended = not data
         if self._ended and self.status is None:
             # h11 would say "can't handle event type ConnectionClosed in state SEND_RESPONSE".
-            raise ExchangeError(Trouble.CLOSED, "closed without an answer")
+            raise ExchangeError(Finding.CLOSED, "closed without an answer")
         self._wire += len(data)
         if self._wire > MAX_WIRE:
-            raise ExchangeError(Trouble.TOO_MUCH, f"more than {MAX_WIRE} bytes")
+            raise ExchangeError(Finding.TOO_MUCH, f"more than {MAX_WIRE} bytes")
         self._h11.receive_data(bytes(data))
-
-
-def _location(response: h11.Response) -> str | None:
-    for name, value in response.headers:
-        if name == b"location":
-            return bytes(value).decode("latin-1")[:MAX_LOCATION]
-    return None
