@@ -127,6 +127,43 @@ def uses(route: RouteBody, ifindex: int) -> bool:
     return any(hop.ifindex == ifindex for hop in route.nexthops)
 
 
+ways_to_change = st.dictionaries(st.sampled_from(_WAYS), st.none() | st.sampled_from([(5, 0), *_WAYS]), max_size=4)
+
+
+@settings(deadline=None)
+@given(edits, ways_to_change)
+def test_bodies_are_exchanged_under_all_prefixes_as_one_by_one(
+    made: list[tuple[int, int, list[tuple[int, int]]]], exchanged: dict[tuple[int, int], tuple[int, int] | None]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_tables, "SPLIT", 3)
+        tables, plain = RouteTables(AF_INET), dict[NodeKey, tuple[RouteBody, ...]]()
+        for length, number, ways in made:
+            key = (254, length, scattered(length, number, AF_INET) >> (32 - length) << (32 - length))
+            plain.pop(key, None)
+            if ways:
+                plain[key] = tuple(route_to(length, *way) for way in ways)
+            tables.put(key, plain.get(key, ()))
+        changing = {
+            route_to(length, *old): None if new is None else route_to(length, *new)
+            for length in (8, 16, 24, 32)
+            for old, new in exchanged.items()
+        }
+        before = [(key, routes) for key, routes in sorted(plain.items()) if any(route in changing for route in routes)]
+        seen = [
+            ((each.table, each.length, destination), bodies_of(each.before[number]))
+            for each in tables.exchange(changing)
+            for destination, number in zip(each.destinations, each.numbers, strict=True)
+        ]
+        assert seen == before
+        for key, routes in before:
+            left = tuple(new for route in routes if (new := changing.get(route, route)) is not None)
+            plain.pop(key)
+            if left:
+                plain[key] = left
+        assert_same(tables, plain)
+
+
 def no_more(_: RouteBody) -> None:
     raise AssertionError("all of them are known")
 

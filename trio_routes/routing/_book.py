@@ -81,9 +81,9 @@ class Book:
                 self._by_nexthop.setdefault(body.nexthop_id, {})[body] = None
         return entry
 
-    def release(self, number: int) -> None:
-        """Count one use less; the last one frees the number, and the bodies that no other node has."""
-        self.uses[number] -= 1
+    def release(self, number: int, count: int = 1) -> None:
+        """Count so many uses less; the last one frees the number, and the bodies that no other node has."""
+        self.uses[number] -= count
         if self.uses[number]:
             return
         node = self.nodes[number]

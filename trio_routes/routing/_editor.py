@@ -7,7 +7,7 @@ compared with those before.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 
 from ..netlink import NETCONFA_IFINDEX_ALL, RTNH_F_DEAD, RTNH_F_LINKDOWN, NextHop, RouteBody
 from ._changes import AddressChange, ChangeBatch, GatewayChange, RouteChange
@@ -74,26 +74,32 @@ class Editor:
         if key[1] == 0:
             self._remember_gateways(family, key[0], tables.get(key))
         tables.put(key, routes)
-        if key[1] == 0 and self._gateways(tables.get(key)) != self._gateways_before[family, key[0]]:
-            # Gone and back within one batch is a change as well: many networks have a gateway of the same address.
-            self._gateways_moved.add((family, key[0]))
+        if key[1] == 0:
+            self._mind_gateways(family, key)
 
-    def drop_routes(self, family: int, dying: Iterable[tuple[NodeKey, tuple[RouteBody, ...]]], cause: str) -> None:
-        """Remove routes that the kernel removed without a word: (prefix, routes of it that went)."""
-        for key, gone in dying:
-            self.touch(ROUTES_OF[family], key)
-            left = tuple(body for body in bodies(self.state.tables[family].get(key)) if body not in gone)
-            self.set_routes(family, key, left)
-            self.batch.routes.extend(RouteChange(key[2], body, None, cause) for body in gone)
-
-    def swap_routes(self, family: int, changing: Iterable[tuple[NodeKey, RouteBody, RouteBody]], cause: str) -> None:
-        """Change routes that the kernel changed without a word: (prefix, route before, route after)."""
-        for key, old, new in changing:
-            self.touch(ROUTES_OF[family], key)
-            routes = bodies(self.state.tables[family].get(key))
-            self.set_routes(family, key, tuple(new if body == old else body for body in routes))
-            self.move_dead_ways(old, new)
-            self.batch.routes.append(RouteChange(key[2], old, new, cause))
+    def change_routes(self, family: int, changing: Mapping[RouteBody, RouteBody | None], cause: str) -> None:
+        """Change or, with None, remove routes everywhere, as the kernel did without a word."""
+        tables, staging, changes = self.state.tables[family], self.staging, self.batch.routes
+        defaults = [key for key, node in tables.defaults() if any(body in changing for body in bodies(node))]
+        for key in defaults:
+            self._remember_gateways(family, key[0], tables.get(key))
+        for table, length, destinations, numbers, before in tables.exchange(changing):
+            if staging is not None and staging.part is ROUTES_OF[family]:
+                staging.touched.update((table, length, destination) for destination in destinations)
+            steps = {
+                number: [(body, changing[body]) for body in bodies(node) if body in changing]
+                for number, node in before.items()
+            }
+            changes.extend(
+                RouteChange(destination, old, new, cause)
+                for destination, number in zip(destinations, numbers, strict=True)
+                for old, new in steps[number]
+            )
+        for key in defaults:
+            self._mind_gateways(family, key)
+        for old, new in changing.items():
+            if new is not None:
+                self.move_dead_ways(old, new)
 
     def note_revived(self, family: int, keys: Iterable[NodeKey]) -> None:
         """Note that routes came to life again without a word."""
@@ -167,6 +173,11 @@ class Editor:
     def _remember_gateways(self, family: int, table: int, node: Node | None) -> None:
         if (family, table) not in self._gateways_before:
             self._gateways_before[family, table] = self._gateways(node)
+
+    def _mind_gateways(self, family: int, key: NodeKey) -> None:
+        if self._gateways(self.state.tables[family].get(key)) != self._gateways_before[family, key[0]]:
+            # Gone and back within one batch is a change as well: many networks have a gateway of the same address.
+            self._gateways_moved.add((family, key[0]))
 
     def _gateways(self, node: Node | None) -> tuple[NextHop, ...]:
         """The gateways of a default route's node, the preferred first, each once.

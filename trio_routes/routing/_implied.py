@@ -21,7 +21,7 @@ then unknown to the cache and ignored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import attrs
 
@@ -36,7 +36,7 @@ from ..netlink import (
 )
 from ..netlink._route import RTAX_MTU
 from ._editor import Editor
-from ._nodes import Node, bodies
+from ._nodes import bodies
 from ._staging import Part
 from ._state import State
 from ._tables import NodeKey
@@ -165,7 +165,8 @@ def without_nexthops(editor: Editor, ids: Iterable[int], cause: str) -> None:
     for number in gone:
         editor.touch(Part.NEXTHOPS, number)
     for family, tables in editor.state.tables.items():
-        editor.drop_routes(family, _of_each(tables.by_nexthop(gone), lambda body: body.nexthop_id in gone), cause)
+        naming = dict.fromkeys((body for number in gone for body in tables.bodies_naming(number)), None)
+        editor.change_routes(family, naming, cause)
     editor.batch.everything = True
 
 
@@ -177,20 +178,9 @@ def _without_nexthops_on(editor: Editor, ifindex: int, cause: str) -> None:
 def _forget_link(editor: Editor, ifindex: int, cause: str) -> None:
     state = editor.state
     _without_nexthops_on(editor, ifindex, cause)
-    ipv4 = state.tables[AF_INET].through_link(ifindex, _is_plain)
-    editor.drop_routes(AF_INET, _of_each(ipv4, lambda body: _uses(body, ifindex)), cause)
-    # The siblings of an IPv6 group that were on other links stay.
-    ipv6 = [
-        (key, body, tuple(hop for hop in body.nexthops if hop.ifindex != ifindex))
-        for key, node in state.tables[AF_INET6].through_link(ifindex, _is_plain)
-        for body in bodies(node)
-        if _uses(body, ifindex)
-    ]
-    editor.drop_routes(AF_INET6, [(key, (body,)) for key, body, left in ipv6 if not left], cause)
-    shrunk = [
-        (key, body, attrs.evolve(body, nexthops=left, multipath=len(left) > 1)) for key, body, left in ipv6 if left
-    ]
-    editor.swap_routes(AF_INET6, shrunk, cause)
+    ipv4, ipv6 = (filter(_is_plain, state.tables[family].bodies_by(ifindex)) for family in (AF_INET, AF_INET6))
+    editor.change_routes(AF_INET, dict.fromkeys(ipv4, None), cause)
+    editor.change_routes(AF_INET6, {body: _without_link(body, ifindex) for body in ipv6}, cause)
     for key, address in state.addresses.by_key().items():
         if address.ifindex == ifindex:
             editor.touch(Part.ADDRESSES, key)
@@ -198,6 +188,12 @@ def _forget_link(editor: Editor, ifindex: int, cause: str) -> None:
     state.failed -= {known for known in state.failed if known[0] == ifindex}
     state.dead_ways -= {way for way in state.dead_ways if way[1] == ifindex}
     state.ignoring_linkdown -= {(AF_INET, ifindex), (AF_INET6, ifindex)}
+
+
+def _without_link(body: RouteBody, ifindex: int) -> RouteBody | None:
+    """What a link's going leaves of an IPv6 route: the siblings that were on other links."""
+    left = tuple(hop for hop in body.nexthops if hop.ifindex != ifindex)
+    return attrs.evolve(body, nexthops=left, multipath=len(left) > 1) if left else None
 
 
 def _has_mtu_metrics(state: State, ifindex: int) -> bool:
@@ -227,29 +223,20 @@ def _drop_dead(
 
     def dies(body: RouteBody) -> bool:
         return (
-            _uses(body, ifindex)
+            _is_plain(body)
             and not stays(body)
             and all(hop.ifindex == ifindex or dead(body, hop) for hop in body.nexthops)
         )
 
-    dying = list(_of_each(editor.state.tables[family].through_link(ifindex, _is_plain), dies))
-    editor.drop_routes(family, dying, cause)
-    editor.state.dead_ways -= {(body, hop.ifindex) for _, gone in dying for body in gone for hop in body.nexthops}
+    dying = dict.fromkeys(filter(dies, editor.state.tables[family].bodies_by(ifindex)), None)
+    editor.change_routes(family, dying, cause)
+    editor.state.dead_ways -= {(body, hop.ifindex) for body in dying for hop in body.nexthops}
 
 
 def _note_revived(editor: Editor, ifindex: int) -> None:
     for family, tables in editor.state.tables.items():
         revived = tables.through_link(ifindex, lambda body: len(body.nexthops) > 1)
         editor.note_revived(family, [key for key, _ in revived])
-
-
-def _of_each(
-    nodes: Iterable[tuple[NodeKey, Node]], wanted: Callable[[RouteBody], bool]
-) -> Iterator[tuple[NodeKey, tuple[RouteBody, ...]]]:
-    for key, node in nodes:
-        chosen = tuple(body for body in bodies(node) if wanted(body))
-        if chosen:
-            yield key, chosen
 
 
 def _uses(body: RouteBody, ifindex: int) -> bool:

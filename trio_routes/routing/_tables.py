@@ -111,6 +111,24 @@ class Place:
         self.is_split = True
 
 
+class Exchanged(NamedTuple):
+    """What was in one place before `RouteTables.exchange` changed it.
+
+    Attributes:
+      table: The table.
+      length: The prefix length.
+      destinations: The prefixes that were changed, in their order.
+      numbers: The number that each of them had.
+      before: The nodes that these numbers were.
+    """
+
+    table: int
+    length: int
+    destinations: list[int]
+    numbers: list[int]
+    before: dict[int, Node]
+
+
 class RouteTables:
     """All tables of one address family.
 
@@ -167,15 +185,12 @@ class RouteTables:
         old = nodes.get(destination)
         if routes:
             number = book.number_of(routes)
-            book.uses[number] += 1
             nodes[destination] = number
-            self._prefixes += 1
-            self._others += len(routes) - 1
+            self._count(number, 1)
         elif old is not None:
             del nodes[destination]
         if old is not None:
-            self._prefixes -= 1
-            self._others -= len(bodies(book.nodes[old])) - 1
+            self._count(old, -1)
             book.release(old)
 
     def _place_at(self, table: int, length: int) -> Place:
@@ -299,9 +314,7 @@ class RouteTables:
         for place in self._places.values():
             for nodes in place.dicts:
                 for number, count in Counter(nodes.values()).items():
-                    book.uses[number] += count
-                    self._prefixes += count
-                    self._others += count * (len(bodies(book.nodes[number])) - 1)
+                    self._count(number, count)
                 if len(nodes) >= PIECE:
                     yield
         for number in self._pinned:
@@ -325,50 +338,57 @@ class RouteTables:
     def _holding(self, sought: Iterable[RouteBody]) -> list[tuple[NodeKey, Node]]:
         known = self._book.nodes
         return [
-            ((place.table, place.length, destination), known[number])
+            ((place.table, place.length, each), known[place.by_bucket[each >> self._shift & _BUCKET][each]])
             for place, numbers in self._places_holding(sought)
-            for destination, number in _held(place, numbers)
+            for each in _held(place, numbers)
         ]
 
     def _places_holding(self, sought: Iterable[RouteBody]) -> list[tuple[Place, set[int]]]:
         return [(self._places[at], numbers) for at, numbers in self._book.holding(sought).items()]
 
-    def exchange(self, bodies_of: Mapping[RouteBody, RouteBody | None]) -> Iterator[tuple[NodeKey, Node]]:
+    def exchange(self, bodies_of: Mapping[RouteBody, RouteBody | None]) -> Iterator[Exchanged]:
         """Put other bodies in the place of some, or nothing (None), under all prefixes that hold them.
 
         As fast as it can be for a hundred thousand prefixes, since a link that goes takes them all in one step: what
-        becomes of a node is found out once.
+        becomes of a node is found out once, and nothing is made for each prefix.
 
         Yields:
-          (prefix, its node before), by table, prefix length and destination. To be exhausted: the changes are made
-          on the way.
+          What was there, by table and prefix length. To be exhausted: the changes are made on the way.
         """
-        book = self._book
-        for place, numbers in self._places_holding(bodies_of):
+        book, shift = self._book, self._shift
+        for place, wanted in self._places_holding(bodies_of):
             self.edits += 1
-            held = _held(place, numbers)
-            count = Counter(number for _, number in held)
-            before = {number: book.nodes[number] for number in count}
-            after: dict[int, int | None] = {}
-            for number, node in before.items():
-                routes = tuple(new for body in bodies(node) if (new := bodies_of.get(body, body)) is not None)
-                after[number] = new_number = book.number_of(routes) if routes else None
-                self._others -= count[number] * (len(bodies(node)) - max(1, len(routes)))
-                if new_number is None:
-                    self._prefixes -= count[number]
-                else:
-                    book.uses[new_number] += count[number]
-            by_bucket, shift = place.by_bucket, self._shift
-            for destination, number in held:
+            destinations, by_bucket = _held(place, wanted), place.by_bucket
+            numbers = [by_bucket[each >> shift & _BUCKET][each] for each in destinations]
+            before = {number: book.nodes[number] for number in wanted}
+            after = {number: self._exchanged(node, bodies_of) for number, node in before.items()}
+            for destination, number in zip(destinations, numbers, strict=True):
                 new_number = after[number]
                 if new_number is None:
                     del by_bucket[destination >> shift & _BUCKET][destination]
                 else:
                     by_bucket[destination >> shift & _BUCKET][destination] = new_number
-            for number in count:
-                book.release(number, count[number])
-            for destination, number in held:
-                yield (place.table, place.length, destination), before[number]
+            counted = Counter(numbers)
+            for number, count in counted.items():
+                self._count(number, -count)
+                new_number = after[number]
+                if new_number is not None:
+                    self._count(new_number, count)
+            for number, count in counted.items():  # not before: what comes in its place may be among these
+                book.release(number, count)
+            yield Exchanged(place.table, place.length, destinations, numbers, before)
+
+    def _exchanged(self, node: Node, bodies_of: Mapping[RouteBody, RouteBody | None]) -> int | None:
+        left = (bodies_of.get(body, body) for body in bodies(node))
+        routes = tuple(body for body in left if body is not None)
+        return self._book.number_of(routes) if routes else None
+
+    def _count(self, number: int, prefixes: int) -> None:
+        """Count so many prefixes more, or less, of one node; its uses only if they are more."""
+        self._prefixes += prefixes
+        self._others += prefixes * (len(bodies(self._book.nodes[number])) - 1)
+        if prefixes > 0:
+            self._book.uses[number] += prefixes
 
     def bodies_by(self, ifindex: int) -> Collection[RouteBody]:
         """Of `bodies()`, those with a next hop on a link."""
@@ -507,8 +527,6 @@ def _differing(
     return suspects, sum(1 for each in suspects if each not in ours[each >> shift & _BUCKET])
 
 
-def _held(place: Place, numbers: AbstractSet[int]) -> list[tuple[int, int]]:
-    """The destinations in a place whose node is one of some numbers, in their order, with those."""
-    return sorted(
-        (destination, number) for nodes in place.dicts for destination, number in nodes.items() if number in numbers
-    )
+def _held(place: Place, numbers: AbstractSet[int]) -> list[int]:
+    """The destinations in a place whose node has one of some numbers, in their order."""
+    return sorted(destination for nodes in place.dicts for destination, number in nodes.items() if number in numbers)
