@@ -132,3 +132,27 @@ async def test_the_events_example_tells_the_changes_that_move_the_way_and_no_oth
     net.device.delete_route("default", via=net.wifi_gateways[4])
     assert await events.until("") == f"{address}: no route"
     await events.ends_well()
+
+
+async def test_the_what_if_example_says_what_would_close_and_closes_nothing(
+    lab: testing.Lab, nursery: trio.Nursery
+) -> None:
+    net = lab.two_uplinks(nat=True, lte_metric=900)
+    nursery.start_soon(trio.serve_listeners, echo, net.server.listen(7))
+    example = Example(net.device, "what_if.py", net.server_addresses[4], 7)
+    assert (await example.until("tcp 10.0.1.2:")).endswith("(example): good")
+    assert net.wifi_gateways[4] in await example.until("  path ")
+    nothing = "0 ended, 0 asked, 0 suspect, 0 kept"
+    assert (await example.until("if address 10.0.1.2 gone: ")).endswith("1 ended, 0 asked, 0 suspect, 0 kept")
+    assert "source gone" in await example.until("  tcp 10.0.1.2:")
+    assert (await example.until("if link wlan0 without carrier: ")).endswith("1 ended, 0 asked, 0 suspect, 0 kept")
+    assert "ended after 6 s: carrier lost" in await example.until("  tcp 10.0.1.2:")
+    # The address stays, and the other link has a way: whether the far side takes that, only it can tell.
+    assert (await example.until("if link wlan0 down: ")).endswith("0 ended, 1 asked, 0 suspect, 0 kept")
+    assert (await example.until("if link wlan0 gone: ")).endswith("1 ended, 0 asked, 0 suspect, 0 kept")
+    assert (await example.until("if route 0.0.0.0/0 dev wlan0 gone: ")).endswith("0 ended, 1 asked, 0 suspect, 0 kept")
+    assert f"via {net.lte_gateways[4]} dev wwan0" in await example.until("  tcp 10.0.1.2:")
+    assert "1 ended" in await example.until("if link ")
+    assert await example.until("and yet: ") == "and yet: good"
+    await example.ends_well()
+    assert nothing not in "\n".join(example.lines)
