@@ -37,13 +37,14 @@ class HttpServer:
     Attributes:
       connections: How many there were.
       requests: The paths, in order.
-      asked: Set at each request; a new event each time.
       ended: How many connections have ended.
+      holding: Answer no request that comes while it is set.
     """
 
     def __init__(self) -> None:
         self.connections = 0
         self.ended = 0
+        self.holding = False
         self.requests: list[str] = []
         self._changed = trio.Event()
 
@@ -103,7 +104,7 @@ class HttpServer:
                 if path == "/upload":
                     await trio.sleep_forever()
             elif isinstance(event, h11.EndOfMessage):
-                if path == "/hang":
+                if path == "/hang" or self.holding:
                     await self._read_to_the_end(stream)
                     return
                 body = path.encode()
@@ -132,7 +133,7 @@ class HttpServer:
 
     def _answer_h2(self, state: h2.connection.H2Connection, stream_id: int, path: str) -> None:
         self._note(path)
-        if path in ("/hang", "/upload"):
+        if path in ("/hang", "/upload") or self.holding:
             return
         state.send_headers(stream_id, [(":status", "200")])
         state.send_data(stream_id, path.encode(), end_stream=path != "/half")
