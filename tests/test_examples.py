@@ -199,3 +199,45 @@ async def test_the_websocket_client_subscribes_again_and_misses_nothing(
 def seconds_of(line: str) -> float:
     """The time at a line's end, in the examples that print it."""
     return float(line.rpartition("(")[2].removesuffix(" s)"))
+
+
+async def run_to_its_end(name: str) -> list[str]:
+    """Run an example that brings its own network, and return what it printed."""
+    argv = [sys.executable, os.fspath(EXAMPLES / name)]
+    with trio.fail_after(BOUND):
+        finished = await trio.run_process(argv, capture_stdout=True, capture_stderr=True, check=False)
+    assert finished.returncode == 0, finished.stderr.decode()
+    return finished.stdout.decode().splitlines()
+
+
+@pytest.mark.netns
+@pytest.mark.slow  # as above
+async def test_keep_connected_loses_nothing_between_two_uplinks() -> None:
+    lines = await run_to_its_end("keep_connected.py")
+    assert [line for line in lines if line.startswith("echo: ")] == [f"echo: {number}" for number in range(10)]
+    others = [line for line in lines if not line.startswith("echo: ")]
+    before, lost, after, done = others
+    assert before.startswith("connected: ") and "via 10.0.1.1" in before
+    assert lost.startswith("lost: ") and "no route" in lost
+    assert after.startswith("connected: ") and "via 10.0.2.1" in after
+    assert done == "done" == lines[-1]
+    assert lines.index(lost) < lines.index(after) < lines.index("echo: 5")
+
+
+@pytest.mark.netns
+@pytest.mark.slow  # as above
+async def test_the_echo_server_saves_at_the_loss_and_resumes() -> None:
+    lines = await run_to_its_end("echo_server.py")
+    (lost,) = [line for line in lines if line.startswith("lost: alice: ")]
+    assert "no route" in lost
+    lines.remove(lost)
+    assert lines == [
+        "new: alice at 0",
+        "  client: 1 one",
+        "  client: 2 two",
+        "saved: alice at 2",
+        "resumed: alice at 2",
+        "  client: 3 three",
+        "ended: alice at 3",
+        "done",
+    ]
