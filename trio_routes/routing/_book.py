@@ -122,7 +122,9 @@ class Book:
         """The numbers of the nodes that hold one of some bodies, by (table, prefix length), in the order of those."""
         found: dict[tuple[int, int], set[int]] = {}
         for body in sought:
-            found.setdefault((body.table, body.prefix_length), set()).update(self._entries[body].numbers)
+            entry = self._entries.get(body)
+            if entry is not None:
+                found.setdefault((body.table, body.prefix_length), set()).update(entry.numbers)
         return dict(sorted(found.items()))
 
 
