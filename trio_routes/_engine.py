@@ -173,5 +173,7 @@ class Engine:
             self_check_exceptions=0 if follower is None else sum(follower.self_check.statistics.exemptions.values()),
             repeated_dumps=0 if follower is None else follower.statistics.repeated_dumps,
             connections=registry.registered,
+            asked=registry.asked,
+            damped=registry.damped,
             lost=registry.lost,
         )

@@ -34,6 +34,8 @@ class Statistics:
         kernel's answer cannot be taken literally (docs/kernel.md).
       repeated_dumps: Dumps that were made again because the tables changed under them.
       connections: Connections registered now.
+      asked: Times that the far side, or an application's own probe, was asked about a connection.
+      damped: Times that a connection was given a longer wait, because its path came and went several times within a minute.
       lost: Connections ended since.
     """
 
@@ -58,4 +60,6 @@ class Statistics:
     self_check_exceptions: int
     repeated_dumps: int
     connections: int
+    asked: int
+    damped: int
     lost: int

@@ -177,7 +177,7 @@ def _awaited(connection: Connection, court: Court) -> str:
 
 
 def _one_answer(record: Record) -> str:
-    return f" ({record.note} so far)" if record.note else ""
+    return f" ({record.stand.note} so far)" if record.stand.note else ""
 
 
 def _then(connection: Connection, court: Court) -> str:
@@ -193,11 +193,12 @@ def _then(connection: Connection, court: Court) -> str:
 
 
 def _why_so_long(connection: Connection, view: View) -> str:
-    slow = has_slow_cause(connection.record.before, view)
-    longer = connection.policy.wait(connection.record.stand.verdict, slow=True)
-    plain = connection.policy.wait(connection.record.stand.verdict, slow=False)
-    return (
-        ". It waits longer because a link or a routing daemon is the cause (rule J3)"
-        if slow and longer != plain
-        else ""
-    )
+    """Why it is given more time than its policy's number for the verdict; "" where it is not."""
+    record, policy, why = connection.record, connection.policy, ""
+    slow = has_slow_cause(record.before, view)
+    wait = policy.wait(record.stand.verdict, slow=slow)
+    if wait != policy.wait(record.stand.verdict, slow=False):
+        why = ". It waits longer because a link or a routing daemon is the cause (rule J3)"
+    if wait and record.stand.since is not None and clock.damped(wait, record.returns, record.stand.since) > wait:
+        why += ". It waits longer because its path came and went several times within a minute (rule J7)"
+    return why

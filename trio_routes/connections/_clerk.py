@@ -55,8 +55,7 @@ class Clerk:
         """Whoever asks about a connection takes its silence for an answer at `until` only."""
         record = connection.record
         if record.stand.suspect and record.stand.mode is clock.Mode.ASKING:
-            record.note = note
-            record.stand = clock.asking(record.stand, until)
+            record.stand = clock.asking(record.stand, until, note)
             self._court.docket.watch(connection)
 
     def unanswered(self, connection: Connection) -> None:

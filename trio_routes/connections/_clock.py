@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import enum
 import math
+from typing import TypeAlias
 
 import attrs
 
@@ -31,12 +32,45 @@ BOUND_SECONDS = 30.0
 WAKING_SECONDS = 10.0
 """After waking, Wi-Fi association and DHCP need so long."""
 
+_MOST_DOUBLINGS = 5  # 32 s from the shortest wait by default: over the bound
+
 FIRST_LOOK_SECONDS = 1.0
 MOST_LOOK_SECONDS = 60.0
 """Between two looks at the socket of a connection that waits without a deadline; a look costs some 5 µs."""
 
 LONG_SLEEP_SECONDS = 600.0
 """Over this, who translates may well have forgotten a connection; keepalive is often set to more than that."""
+
+
+FLAPPING_SECONDS = 60.0
+FLAPPING_RETURNS = 3
+"""A path that came back so often within so long is a flapping one. One that is renewed or roams comes back once or
+twice; chosen, not measured."""
+
+Returns: TypeAlias = tuple[float, ...]
+"""When a path came back, of late; () for nearly every connection."""
+
+STEADY: Returns = ()
+
+
+def returned(returns: Returns, t: float) -> Returns:
+    """Note that a path came back at `t`; only what `damped` can make use of is kept."""
+    most = FLAPPING_RETURNS + _MOST_DOUBLINGS - 1
+    return (*(then for then in returns if t - then < FLAPPING_SECONDS), t)[-most:]
+
+
+def damped(wait: float, returns: Returns, t: float) -> float:
+    """How long to wait for a path that went at `t`, given how often it came back before.
+
+    From its third return within a minute on, each doubles the wait: who has been seen to come back may be waited for.
+    At most `BOUND_SECONDS`, unless the policy's own wait is longer. No wait at all (`Policy.immediate()`) and one
+    without end stay as they are.
+    """
+    if not returns:
+        return wait
+    lately = sum(1 for then in returns if t - then < FLAPPING_SECONDS)
+    doublings = min(lately - FLAPPING_RETURNS + 1, _MOST_DOUBLINGS)
+    return wait if doublings <= 0 else max(wait, min(wait * 2**doublings, BOUND_SECONDS))
 
 
 class Mode(enum.Enum):
@@ -61,6 +95,7 @@ class Stand:
       started: When waiting for a deadline began, from which the bound counts; inf while there is none.
       deadline: When it falls due; inf for never.
       mode: What it is waiting for.
+      note: What asking the far side has brought so far, if anything.
       look_at: When to look whether its socket says something, where it waits without a deadline; else inf.
     """
 
@@ -71,6 +106,7 @@ class Stand:
     deadline: float = math.inf
     mode: Mode = Mode.SETTLING
     look_at: float = math.inf
+    note: str = ""
 
     @property
     def due(self) -> float:
@@ -180,9 +216,9 @@ def at_deadline(stand: Stand, *, doubtful: bool, can_ask: bool, close_unasked: b
     return Decision.CLOSE if close_unasked else Decision.LEAVE
 
 
-def asking(stand: Stand, until: float) -> Stand:
+def asking(stand: Stand, until: float, note: str = "") -> Stand:
     """The stand of a connection about which somebody is asked, and silent by `until` at the latest."""
-    return attrs.evolve(stand, mode=Mode.ASKING, deadline=until)
+    return attrs.evolve(stand, mode=Mode.ASKING, deadline=until, note=note)
 
 
 def left(stand: Stand, t: float) -> Stand:

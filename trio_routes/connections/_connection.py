@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from ..routing import Outcome, Resolution
-from ._clock import Stand, good
+from ._clock import STEADY, Returns, Stand, good
 from ._evidence import Mark
 from ._flow import AnySocket, Flow
 from ._policy import Policy, Probe
@@ -109,9 +109,9 @@ class Record:
       unfit: It lives though the model says that it cannot: not judged any more.
       onlink: Its path is IPv4's "on the link that it is bound to" for want of a route.
       asking: Ends the task of the application's own probe.
-      note: What asking the far side has brought so far, if anything.
       mark: How far it had got half a second after the last change; None while it is good, or that is to come.
       doubted: The machine slept so long that its path says nothing.
+      returns: When its path came back, of late.
       was_reset: It was lost by a reset, of which its tasks may know.
       bundle: Where the index has it; None while it is not filed.
       place: Its key among the peers in the index.
@@ -135,9 +135,9 @@ class Record:
     unfit: bool = False
     onlink: bool = False
     asking: trio.CancelScope | None = None
-    note: str = ""
     mark: Mark | None = None
     doubted: bool = False
+    returns: Returns = STEADY
     was_reset: bool = False
     bundle: Bundle | None = None
     place: int = 0

@@ -192,9 +192,7 @@ class Court:
         if not record.known:
             record.known = record.hops  # no baseline yet: the first path that there is
         slow = not verdict.keeps and has_slow_cause(record.before, self.cache)
-        wait = connection.policy.wait(verdict, slow=slow)
-        if wait:
-            wait = max(wait, self._awake_at - t)
+        wait = self._wait(connection, verdict, slow=slow)
         stand = clock.on_verdict(old, verdict, t, wait=wait, slow=slow, moved=moved)
         if not stand.suspect:
             self._keep(connection, stand)
@@ -218,6 +216,16 @@ class Court:
         if stand.due != old.due:
             self.docket.watch(connection)
 
+    def _wait(self, connection: Connection, verdict: Verdict, *, slow: bool) -> float | None:
+        """How long to wait for a verdict: as the policy says, and longer after waking and for a path that flaps."""
+        wait, record, t = connection.policy.wait(verdict, slow=slow), connection.record, trio.current_time()
+        if not wait:
+            return wait
+        damped = clock.damped(wait, record.returns, t)
+        if damped > wait and not record.stand.suspect:
+            self.counters.damped += 1
+        return max(damped, self._awake_at - t)
+
     def _keep(self, connection: Connection, stand: clock.Stand) -> None:
         """The verdict keeps the connection, or is one that its policy ignores."""
         record, before, was_suspect = connection.record, connection.record.before, connection.record.stand.suspect
@@ -232,6 +240,8 @@ class Court:
             if verdict is not Verdict.UNCHANGED:
                 learn(record)
         if was_suspect:
+            if verdict.keeps:
+                record.returns = clock.returned(record.returns, trio.current_time())
             self._herald.recovered(connection, "its path is back" if verdict.keeps else "its policy")
         if verdict is Verdict.REROUTED:
             self._herald.rerouted(connection, before)
@@ -260,7 +270,6 @@ class Court:
         assert self.asker is not None
         record = connection.record
         self.counters.asked += 1
-        record.note = ""
         record.stand = clock.asking(record.stand, self.asker.ask(connection))
         self.docket.watch(connection)
 

@@ -53,7 +53,7 @@ class Deadlines:
         asked = record.stand.mode is clock.Mode.ASKING
         decision = court.decision(connection)
         if decision is clock.Decision.CLOSE:
-            note = f"no answer{' but one' if record.note else ''} when it was asked" if asked else ""
+            note = f"no answer{' but one' if record.stand.note else ''} when it was asked" if asked else ""
             court.end(connection, record.stand.verdict, record.cause, evidence=note)
         elif decision is clock.Decision.LEAVE:
             record.stand = clock.left(record.stand, trio.current_time())

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
 import attrs
+import trio
 
 from ..netlink import AF_INET6
 from . import _clock as clock
@@ -158,6 +159,7 @@ def _prospect(connection: Connection, finding: Finding, court: Court, overlay: O
     record, policy, verdict = connection.record, connection.policy, finding.verdict
     path = path_text(finding.resolution, overlay)
     wait = policy.wait(verdict, slow=has_slow_cause(record.before, overlay))
+    wait = None if wait is None else clock.damped(wait, record.returns, trio.current_time())
     if verdict.keeps or wait is None:
         return Prospect(connection, Fate.KEPT, verdict, finding.resolution, math.inf, path)
     if math.isinf(wait):

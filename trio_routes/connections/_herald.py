@@ -28,6 +28,7 @@ class Counters:
     judged: int = 0
     suspected: int = 0
     asked: int = 0
+    damped: int = 0
     recovered: int = 0
     rerouted: int = 0
     lost: int = 0

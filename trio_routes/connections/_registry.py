@@ -55,6 +55,7 @@ class RegistryStatistics:
       judged: How often any was judged, ever.
       suspected: How often one became SUSPECT.
       asked: How often somebody was asked about one.
+      damped: How often one was given a longer wait, because its path came and went several times within a minute.
       recovered: How often one became good again.
       rerouted: How often a path changed that does not matter.
       lost: How many were lost.
@@ -67,6 +68,7 @@ class RegistryStatistics:
     judged: int
     suspected: int
     asked: int
+    damped: int
     recovered: int
     rerouted: int
     lost: int
@@ -336,6 +338,7 @@ class Registry:
             judged=counters.judged,
             suspected=counters.suspected,
             asked=counters.asked,
+            damped=counters.damped,
             recovered=counters.recovered,
             rerouted=counters.rerouted,
             lost=counters.lost,
