@@ -24,6 +24,7 @@ from trio_routes._events import (
     Event,
 )
 from trio_routes.connections import Connection, Flow, Policy, Probe, Reassessor, Registry, Standing, Verdict
+from trio_routes.connections._docket import _PUT_RIGHT_AT_ONCE
 from trio_routes.connections._judge import judge
 from trio_routes.connections._reassess import CHUNK
 from trio_routes.netlink import RTN_BLACKHOLE, RTN_LOCAL, RTN_THROW
@@ -540,6 +541,87 @@ async def test_a_change_that_touches_many_leaves_the_loop_a_turn_between_chunks(
     # Tasks run in random order in each turn, so that this one may see two chunks at once.
     assert max(after - before for before, after in itertools.pairwise(lost)) <= 2 * CHUNK
     assert {connection.standing for connection in connections} == {Standing.LOST}
+
+
+@pytest.mark.parametrize(("touched", "rung"), [(1, 0), (2 * CHUNK, 1)], ids=["few", "many"])
+async def test_the_task_is_woken_only_for_what_the_first_chunk_left(touched: int, rung: int) -> None:
+    watch = Watch()  # nobody answers the bell
+    for _ in range(touched):
+        watch.register(policy=Policy.immediate())
+    watch.route_goes()
+    watch.touch(watch.network.take())
+    bell = watch.registry.court.docket._bell.statistics()
+    assert bell.current_buffer_used == rung
+    assert (
+        1 <= len(watch.events) <= min(touched, CHUNK)
+    )  # fewer where the machine is slow: there is a bound in time, too
+
+
+async def test_a_network_that_flaps_leaves_one_entry_of_each_connection(
+    watch: Watch, autojump_clock: MockClock
+) -> None:
+    connection = watch.register(policy=Policy.patient())
+    docket = watch.registry.court.docket
+    for _ in range(1000):
+        watch.route_goes()
+        await watch.change()
+        watch.route_returns()
+        await watch.change()
+    assert len(watch.events) == 2000
+    assert len(docket._deadlines) == 1
+    watch.route_goes()
+    await watch.change()
+    began = trio.current_time()
+    await trio.sleep(29)
+    assert (connection.deadline, len(docket._deadlines)) == (began + 30, 1)
+    await trio.sleep(2)
+    assert (connection.standing, docket._deadlines) == (Standing.LOST, [])
+
+
+async def test_a_deadline_that_moves_to_an_earlier_time_counts_from_then_on(
+    watch: Watch, autojump_clock: MockClock
+) -> None:
+    connection = watch.register(policy=Policy(no_route=20.0, source_gone=1.0, gateway_failed=3600.0))
+    watch.network.neighbour_is(C1, watch.site.gw1, failed=True)
+    await watch.change()
+    assert connection.deadline == trio.current_time() + 3600
+    watch.route_goes()
+    await watch.change()
+    began = trio.current_time()
+    with trio.CancelScope() as scope:
+        connection.attach(scope)
+        await trio.sleep_forever()
+    assert trio.current_time() == began + 20
+
+
+async def test_many_that_are_good_again_when_their_deadline_comes_up_are_passed_over_in_portions(
+    autojump_clock: MockClock,
+) -> None:
+    watch = Watch()
+    reassessor, docket = watch.reassessor, watch.registry.court.docket
+
+    def turns() -> list[int]:
+        """Do what the task would do now; how many entries each turn leaves."""
+        left = [len(docket._deadlines)]
+        while reassessor._work():
+            left.append(len(docket._deadlines))
+        return [*left, len(docket._deadlines)]
+
+    for _ in range(100 * CHUNK):
+        watch.register()
+    # Its deadline comes first, and keeps the others' entries where they are.
+    watch.register(watch.site.flow(local=watch.site.s2, peer=watch.site.neighbour), policy=Policy(source_gone=0.5))
+    watch.route_goes()
+    watch.network.delete_address(watch.site.s2, C2)
+    watch.touch(watch.network.take())
+    turns()
+    watch.route_returns()
+    watch.touch(watch.network.take())
+    assert turns()[-1] == 100 * CHUNK + 1
+    await trio.sleep(2)
+    left = turns()
+    assert (left[0], left[-1], len(watch.registry.history)) == (100 * CHUNK + 1, 0, 1)
+    assert max(before - after for before, after in itertools.pairwise(left)) <= (CHUNK + 1) * _PUT_RIGHT_AT_ONCE
 
 
 async def test_reading_a_connection_whose_turn_has_not_come_judges_that_one_only(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from typing import TYPE_CHECKING, Protocol
 
@@ -115,6 +116,7 @@ class Record:
       was_reset: It was lost by a reset, of which its tasks may know.
       bundle: Where the index has it; None while it is not filed.
       place: Its key among the peers in the index.
+      entry: When its entry in the docket comes up; inf while it has none.
     """
 
     key: object
@@ -141,6 +143,7 @@ class Record:
     was_reset: bool = False
     bundle: Bundle | None = None
     place: int = 0
+    entry: float = math.inf
 
     @property
     def attempt(self) -> bool:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 CHUNK = 50
 """The most connections that are judged between two checkpoints: cancelling costs 11 µs a scope."""
 
-CHUNK_SECONDS = 0.002
+CHUNK_SECONDS = 0.001
 
 
 class Reassessor:
@@ -109,11 +109,12 @@ class Reassessor:
             elif docket.dirty:
                 connection, cause = docket.pop_dirty()
                 court.judge(connection, cause)
-            else:
+            elif docket.next_deadline <= trio.current_time():
                 due = docket.pop_due(trio.current_time())
-                if due is None:
-                    return False
-                self._deadlines.due(due)
+                if due is not None:
+                    self._deadlines.due(due)
+            else:
+                return False
             if time.perf_counter() > end:
                 break
         return bool(docket.dirty) or docket.next_time <= trio.current_time()
