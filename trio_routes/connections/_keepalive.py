@@ -1,22 +1,7 @@
-"""One TCP socket that is asked by the kernel's own keepalive: its options borrowed, its answers read, all given back.
-
-    option             while asking   why
-    ----------------   ------------   ----------------------------------------------------------------------
-    TCP_USER_TIMEOUT   0              one shorter than the silence so far ends the connection at the first
-                                      unanswered probe (measured: ETIMEDOUT after 1.03 s)
-    TCP_KEEPCNT        127            the most there is (include/net/tcp.h): silence is ours to judge
-    TCP_KEEPINTVL      1              a probe each second
-    SO_KEEPALIVE       1
-    TCP_KEEPIDLE       1              set last: with SO_KEEPALIVE on it sets the timer anew by how long the
-                                      socket has been idle, which sends the first probe now instead of in a second
-
-An option that the application never set reads as the default of its namespace (net.ipv4.tcp_keepalive_*), and is given
-back as that number.
-"""
+"""One TCP socket that is asked by the kernel's own keepalive: its answers read, what was borrowed for it given back."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 from typing import Final
@@ -24,6 +9,7 @@ from typing import Final
 from ._connection import Record, owned_socket
 from ._evidence import Mark, Reply, mark_of, reply_of
 from ._flow import AnySocket
+from ._loan import Loan
 from ._tcp_info import TCP_CLOSE_WAIT, TCP_ESTABLISHED, has_error, read_tcp_info
 
 LEAST_SECONDS: Final = 3.0
@@ -32,23 +18,6 @@ MOST_SECONDS: Final = 10.0
 EXTENSION_SECONDS: Final = 3.0
 """For three more probes, where exactly one was answered."""
 
-_TCP: Final = socket.IPPROTO_TCP
-_KEEPALIVE: Final = (socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-_BORROWED: Final = (
-    ((_TCP, socket.TCP_USER_TIMEOUT), 0),
-    ((_TCP, socket.TCP_KEEPCNT), 127),
-    ((_TCP, socket.TCP_KEEPINTVL), 1),
-    (_KEEPALIVE, 1),
-    ((_TCP, socket.TCP_KEEPIDLE), 1),
-)
-# Given back in another order: probing stops before its count is short again, and the timer is set by the old idle time.
-_RETURNED: Final = (
-    _KEEPALIVE,
-    (_TCP, socket.TCP_KEEPCNT),
-    (_TCP, socket.TCP_KEEPINTVL),
-    (_TCP, socket.TCP_KEEPIDLE),
-    (_TCP, socket.TCP_USER_TIMEOUT),
-)
 # Where an application has its own keepalive on, the kernel would add our unanswered probes to its.
 _CODA_SECONDS: Final = 2.5
 
@@ -76,7 +45,7 @@ class Line:
         self._sock: AnySocket | None = None
         self._duplicate: socket.socket | None = None
         self._may_duplicate = may_duplicate
-        self._saved: dict[tuple[int, int], int] = {}
+        self._loan: Loan | None = None
         self._began: Mark | None = None
         self._was_open = False
         self._ended_at: float | None = None
@@ -95,9 +64,7 @@ class Line:
         self._was_open = info.state in (TCP_ESTABLISHED, TCP_CLOSE_WAIT)
         self._began = mark_of(info)
         try:
-            self._saved = {option: self._sock.getsockopt(*option) for option, _ in _BORROWED}
-            for option, value in _BORROWED:
-                self._sock.setsockopt(*option, value)
+            self._loan = Loan.of(self._sock)
         except OSError:
             self.release()
             return None
@@ -124,7 +91,8 @@ class Line:
         """
         if self._ended_at is None:
             self._ended_at = t
-        if self._saved.get(_KEEPALIVE) and t - self._ended_at < _CODA_SECONDS:
+        loan = self._loan
+        if loan is not None and loan.was_kept_alive and not loan.is_shared and t - self._ended_at < _CODA_SECONDS:
             info = None if self._sock is None or owned_socket(self._record) is None else read_tcp_info(self._sock)
             if info is not None and info.probes and not info.closed:
                 return False
@@ -135,7 +103,7 @@ class Line:
         """Begin anew before the options were given back: they are borrowed still. False if they are not."""
         self._record = record
         info = None if self._sock is None else read_tcp_info(self._sock)
-        if info is None or not self._saved:
+        if info is None or self._loan is None:
             return False
         self._ended_at, self._began = None, mark_of(info)
         return True
@@ -143,12 +111,9 @@ class Line:
     def release(self) -> None:
         """Give everything back now."""
         sock, self._sock = self._sock, None
-        if sock is not None:
-            for option in _RETURNED:
-                if option in self._saved:
-                    with contextlib.suppress(OSError):  # the descriptor is closed
-                        sock.setsockopt(*option, self._saved[option])
-        self._saved = {}
+        loan, self._loan = self._loan, None
+        if sock is not None and loan is not None:
+            loan.give_back(sock)
         if self._duplicate is not None:
             self._duplicate.close()
             self._duplicate = None
