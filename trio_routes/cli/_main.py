@@ -46,6 +46,7 @@ COMMANDS = (
     Entry("watch", "trio_routes.cli._watch", "print the events of this machine's routing as they happen"),
     Entry("record", "trio_routes.cli._record", "record what the kernel says of routing, for tests to replay"),
     Entry("routes", "trio_routes.cli._routes", "print the routing cache"),
+    Entry("portal", "trio_routes.cli._portal", "ask what is behind each link: the Internet, a captive portal, nothing"),
     Entry("get", "trio_routes.cli._get", "say which route a packet would take, and why"),
 )
 

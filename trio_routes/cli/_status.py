@@ -14,6 +14,10 @@ class ExitStatus(enum.IntEnum):
     OK = 0
     FAILED = 1
     NO_ROUTE = 2
+    PORTAL = 3
+    PARTIAL = 4
+    OFFLINE = 5
+    NOT_KNOWN = 6
     USAGE = 64
     INTERRUPTED = 130
     BROKEN_PIPE = 141
@@ -28,6 +32,10 @@ _MEANINGS = {
     ExitStatus.OK: "done, and all that was expected is so",
     ExitStatus.FAILED: "failed, or an expectation was not met",
     ExitStatus.NO_ROUTE: "get: the kernel has no route there, or a route that rejects",
+    ExitStatus.PORTAL: "portal: a captive portal",
+    ExitStatus.PARTIAL: "portal: HTTP passes and HTTPS does not",
+    ExitStatus.OFFLINE: "portal: no Internet, no names, or no link",
+    ExitStatus.NOT_KNOWN: "portal: it could not be found out",
     ExitStatus.USAGE: "wrong arguments",
     # As the shell reports a program that a signal ended: 128 + SIGINT, 128 + SIGPIPE.
     ExitStatus.INTERRUPTED: "interrupted (Ctrl-C)",

@@ -11,5 +11,6 @@ from ._config import (
 from ._detector import Detector as Detector
 from ._evidence import Evidence as Evidence, Finding as Finding, Question as Question
 from ._rules import PortalKind as PortalKind, PortalState as PortalState
+from ._serve import serve_endpoint as serve_endpoint
 from ._view import LinkPortal as LinkPortal, PortalView as PortalView
 from ._way import Addresses as Addresses, Way as Way

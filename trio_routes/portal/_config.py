@@ -202,6 +202,7 @@ class PortalConfig:
       endpoints: Whom to ask, at most 5 together with `probes`. Every run asks all of them, and how their answers combine
         is said in `trio_routes.portal._rules`.
       probes: Probes of one's own, beside the endpoints or in their place.
+      on_demand: Whether it only asks when `check()` is called, as without a configuration.
       per_link: Whether each link is probed by itself. If not, only the default path is.
       hints: What is known of links, by name; see `LinkHints`.
       run_directory: Where systemd-networkd and NetworkManager keep what they know of links (`systemd/netif/links`,
@@ -215,6 +216,7 @@ class PortalConfig:
 
     endpoints: tuple[Endpoint, ...] = attrs.field(default=DEFAULT_ENDPOINTS, converter=_as_tuple)
     probes: tuple[PortalProbe, ...] = attrs.field(default=(), converter=_probes_as_tuple)
+    on_demand: bool = False
     per_link: bool = True
     hints: Hints = attrs.field(factory=dict[str, LinkHints])
     run_directory: Path | None = None

@@ -51,7 +51,7 @@ class Detector:
 
     Args:
       network: Where names are resolved and connections made: the pt's `Kernel`.
-      config: Whom to ask. None turns detection off: nothing is sent unless `check` is called.
+      config: Whom to ask. None, or one that says `on_demand`, turns detection off: nothing is sent unless `check` is called.
       publish: Takes the events; must not block.
       generation: The routing cache's generation now.
       cache: The tables. None, or `followed` saying no when `run` begins, is that nothing is known of links.
@@ -71,7 +71,7 @@ class Detector:
         own_namespace: bool = False,
     ) -> None:
         self._network = network
-        self._enabled = config is not None
+        self._enabled = config is not None and not config.on_demand
         self._config = config or PortalConfig()
         self._publish = publish
         self._generation = generation

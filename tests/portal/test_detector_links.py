@@ -1,0 +1,325 @@
+"""Each link and family by itself, in virtual time on a kernel in memory: who is asked by what, and how often."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from trio_routes import (
+    Endpoint,
+    Event,
+    Evidence,
+    Finding,
+    LinkPortalChanged,
+    PortalChanged,
+    PortalConfig,
+    PortalExpiring,
+    PortalKind,
+    Pt,
+    Question,
+    Way,
+    open_pt,
+)
+from trio_routes.portal import Capport
+from trio_routes.portal._pursuit import SETTLE_SECONDS
+from trio_routes.testing import FakeKernel, FakeLink
+
+HOUR = 3600.0
+SETTLED = SETTLE_SECONDS + 0.01
+
+
+@attrs.define
+class Oracle:
+    """A probe that answers by link; counts who was asked, when.
+
+    Attributes:
+      kinds: What is behind each link; Finding.PASSED where nothing is said.
+      asked: (time, device, family) of every probe.
+      takes: Seconds that an answer takes.
+      capport: What the network says besides.
+    """
+
+    kinds: dict[str | None, Finding] = attrs.field(factory=dict)
+    asked: list[tuple[float, str | None, int]] = attrs.field(factory=list)
+    takes: float = 0.0
+    capport: Capport | None = None
+
+    async def __call__(self, way: Way) -> Evidence:
+        self.asked.append((trio.current_time(), way.device, way.family))
+        finding = self.kinds.get(way.device, Finding.PASSED)  # as it is when asked, as a network would answer
+        await trio.sleep(self.takes)
+        return Evidence(question=Question.OWN, finding=finding, capport=self.capport, time=trio.current_time())
+
+    def take(self) -> set[tuple[str | None, int]]:
+        """Who was asked since the last call; nobody twice."""
+        asked = [(device, family) for _, device, family in self.asked]
+        assert len(asked) == len(set(asked))
+        self.asked.clear()
+        return set(asked)
+
+
+@attrs.define
+class Scene:
+    kernel: FakeKernel
+    pt: Pt
+    oracle: Oracle
+    wlan0: FakeLink
+    eth0: FakeLink
+
+    def kind(self, name: str, family: int = 4) -> PortalKind:
+        (link,) = (link for link in self.pt.portal.links.values() if link.name == name)
+        return link.families[family].kind
+
+
+@asynccontextmanager
+async def scene(oracle: Oracle | None = None, *, per_link: bool = True) -> AsyncGenerator[Scene]:
+    """A host with two links, each with a gateway; the Wi-Fi's is preferred, and the only one with IPv6."""
+    oracle = oracle or Oracle()
+    async with FakeKernel() as kernel:
+        wlan0, eth0 = kernel.add_link("wlan0"), kernel.add_link("eth0")
+        wlan0.add_address("10.0.1.2/24")
+        wlan0.add_address("2001:db8:1::2/64")
+        eth0.add_address("10.0.2.2/24")
+        kernel.add_route("0.0.0.0/0", via="10.0.1.1", device="wlan0", metric=100)
+        kernel.add_route("::/0", via="2001:db8:1::1", device="wlan0", metric=100)
+        kernel.add_route("0.0.0.0/0", via="10.0.2.1", device="eth0", metric=200)
+        config = PortalConfig(endpoints=(), probes=[oracle], per_link=per_link)
+        async with open_pt(kernel=kernel, portal=config) as pt:
+            yield Scene(kernel, pt, oracle, wlan0, eth0)
+
+
+async def all_of(events: trio.abc.ReceiveChannel[Event]) -> list[Event]:
+    """What has come by now: `receive` is a cancellation point, so a deadline that is over would see nothing."""
+    received: list[Event] = []
+    with trio.move_on_after(0.01):
+        async for event in events:
+            received.append(event)  # noqa: PERF401  # what came before the end of the time counts
+    return received
+
+
+async def test_each_link_and_family_is_asked_once_at_the_start_and_a_quiet_hour_sends_nothing(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with scene() as here:
+        await trio.sleep(HOUR)
+        assert here.oracle.take() == {("wlan0", 4), ("wlan0", 6), ("eth0", 4)}
+        assert here.pt.portal.state.kind is PortalKind.ONLINE
+        eth0 = here.pt.portal.links[here.eth0.ifindex].families[6]
+        assert [one.finding for one in eth0.evidence] == [Finding.LINK_LOCAL_ONLY]
+
+
+async def test_two_links_of_which_one_is_captive(autojump_clock: trio.testing.MockClock) -> None:
+    oracle = Oracle({"wlan0": Finding.REDIRECT})
+    async with scene(oracle) as here:
+        await trio.sleep(0.5)
+        assert oracle.take() == {("wlan0", 4), ("wlan0", 6), ("eth0", 4)}
+        assert (here.kind("wlan0", 4), here.kind("wlan0", 6), here.kind("eth0")) == (
+            PortalKind.PORTAL,
+            PortalKind.PORTAL,
+            PortalKind.ONLINE,
+        )
+        assert here.pt.portal.state.kind is PortalKind.PORTAL  # the default path leads there
+        # The other's routes become the better ones: what is behind them is known, so nobody is asked.
+        with here.pt.subscribe(PortalChanged) as events:
+            here.kernel.add_route("0.0.0.0/0", via="10.0.2.1", device="eth0", metric=50)
+            here.kernel.delete_route("::/0", via="2001:db8:1::1", device="wlan0")
+            changed = await events.receive()
+            assert isinstance(changed, PortalChanged)
+            assert changed.state.kind is PortalKind.ONLINE
+        assert {device for _, device, _ in oracle.asked} <= {"wlan0"}  # whose rechecks go on
+
+
+async def test_one_gateway_change_asks_by_that_link_and_family_alone(autojump_clock: trio.testing.MockClock) -> None:
+    async with scene() as here:
+        await trio.sleep(HOUR)
+        here.oracle.take()
+        here.kernel.delete_route("0.0.0.0/0", via="10.0.1.1", device="wlan0")
+        here.kernel.add_route("0.0.0.0/0", via="10.0.1.9", device="wlan0", metric=100)
+        await trio.testing.wait_all_tasks_blocked()
+        assert here.kind("wlan0") is PortalKind.UNKNOWN  # of this network nothing is known yet
+        await trio.sleep(HOUR)
+        assert here.oracle.take() == {("wlan0", 4)}
+
+
+async def test_what_is_no_other_network_asks_nobody(autojump_clock: trio.testing.MockClock) -> None:
+    async with scene() as here:
+        await trio.sleep(HOUR)
+        here.oracle.take()
+        here.kernel.add_route("203.0.113.0/24", via="10.0.1.1", device="wlan0")
+        here.kernel.add_route("0.0.0.0/0", via="10.0.1.1", device="wlan0", metric=300)  # the same gateway again
+        here.wlan0.add_address("2001:db8:1::3/64")  # as temporary addresses do
+        here.kernel.add_link("veth0", kind="veth")
+        here.kernel.add_link("docker0", kind="bridge").add_address("172.17.0.1/16")
+        await trio.sleep(HOUR)
+        assert here.oracle.take() == set()
+        names = {link.name for link in here.pt.portal.links.values()}
+        assert names == {"wlan0", "eth0", "docker0"}
+        assert here.kind("docker0") is PortalKind.OFFLINE
+
+
+async def test_a_lease_with_another_address_is_another_network(autojump_clock: trio.testing.MockClock) -> None:
+    async with scene() as here:
+        await trio.sleep(HOUR)
+        here.oracle.take()
+        here.eth0.add_address("192.168.1.7/24")
+        await trio.sleep(HOUR)
+        assert here.oracle.take() == {("eth0", 4)}
+
+
+async def test_what_the_tables_know_is_told_without_a_packet(autojump_clock: trio.testing.MockClock) -> None:
+    async with scene() as here:
+        await trio.sleep(HOUR)
+        here.oracle.take()
+        with here.pt.subscribe(LinkPortalChanged, PortalChanged) as events:
+            here.wlan0.set_carrier(False)
+            here.kernel.delete_route("0.0.0.0/0", via="10.0.2.1", device="eth0")
+            await trio.sleep(HOUR)
+            told: set[object] = set()
+            for event in await all_of(events):
+                if isinstance(event, LinkPortalChanged):
+                    told.add((here.pt.routes.links[event.ifindex].name, event.family, event.state.kind))
+                    assert event.as_smd() is None
+        assert {("wlan0", 4, PortalKind.NO_LINK), ("eth0", 4, PortalKind.OFFLINE)} <= told
+        assert here.oracle.take() == set()
+
+
+async def test_a_route_that_is_away_for_thirty_milliseconds_is_no_news_and_no_probe(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with scene() as here:
+        await trio.sleep(HOUR)
+        here.oracle.take()
+        with here.pt.subscribe(PortalChanged, LinkPortalChanged) as events:
+            here.kernel.delete_route("0.0.0.0/0", via="10.0.1.1", device="wlan0")
+            await trio.sleep(0.03)
+            here.kernel.add_route("0.0.0.0/0", via="10.0.1.1", device="wlan0", metric=100)
+            await trio.sleep(HOUR)
+            # It may be another network with the same gateway: asked once, and the same answer is no news.
+            assert here.oracle.take() == {("wlan0", 4)}
+            assert await all_of(events) == []
+
+
+async def test_a_change_in_the_midst_of_a_run_restarts_that_path_and_leaves_the_others_alone(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    oracle = Oracle({"wlan0": Finding.REDIRECT}, takes=1.0)
+    async with scene(oracle) as here:
+        await trio.sleep(0.5)
+        oracle.take()
+        oracle.kinds.clear()  # the new network has no portal
+        with here.pt.subscribe(LinkPortalChanged) as events:
+            here.kernel.delete_route("0.0.0.0/0", via="10.0.1.1", device="wlan0")
+            here.kernel.add_route("0.0.0.0/0", via="10.0.1.9", device="wlan0", metric=100)
+            states: dict[tuple[int, int], PortalKind] = {}
+            while len(states) < 3:
+                event = await events.receive()
+                if isinstance(event, LinkPortalChanged):
+                    states[event.ifindex, event.family] = event.state.kind
+        wlan0, eth0 = here.wlan0.ifindex, here.eth0.ifindex
+        assert states == {
+            (wlan0, 4): PortalKind.ONLINE,  # never the old network's redirect
+            (wlan0, 6): PortalKind.PORTAL,
+            (eth0, 4): PortalKind.ONLINE,
+        }
+
+
+async def test_waking_asks_everybody_again(autojump_clock: trio.testing.MockClock) -> None:
+    async with scene() as here:
+        await trio.sleep(HOUR)
+        here.oracle.take()
+        here.pt._engine.detector.woke()
+        assert here.pt.portal.state.kind is PortalKind.UNKNOWN
+        await trio.sleep(HOUR)
+        assert here.oracle.take() == {("wlan0", 4), ("wlan0", 6), ("eth0", 4)}
+
+
+async def test_check_asks_one_link_if_that_is_all_that_is_wanted(autojump_clock: trio.testing.MockClock) -> None:
+    async with scene() as here:
+        await trio.sleep(HOUR)
+        here.oracle.take()
+        here.oracle.kinds["eth0"] = Finding.REDIRECT
+        assert (await here.pt.portal.check(here.eth0.ifindex)).kind is PortalKind.PORTAL
+        assert here.oracle.take() == {("eth0", 4)}
+        assert (await here.pt.portal.check()).kind is PortalKind.ONLINE
+        assert here.oracle.take() == {("wlan0", 4), ("wlan0", 6), ("eth0", 4)}
+        with pytest.raises(LookupError, match="no link 99"):
+            await here.pt.portal.check(99)
+
+
+async def test_a_tunnel_is_not_probed_and_the_default_path_through_it_is_asked_unbound(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with scene() as here:
+        await trio.sleep(HOUR)
+        here.oracle.take()
+        here.kernel.add_link("wg0", kind="wireguard").add_address("10.9.0.2/24")
+        here.kernel.add_route("0.0.0.0/0", via="10.9.0.1", device="wg0", metric=1)
+        await trio.sleep(HOUR)
+        assert here.oracle.take() == {(None, 0)}
+        assert here.kind("wg0") is PortalKind.UNKNOWN
+        (wg0,) = (link for link in here.pt.portal.links.values() if link.name == "wg0")
+        assert wg0.families[4].evidence[0].finding is Finding.NOT_PROBED
+        assert here.pt.portal.state.kind is PortalKind.ONLINE
+
+
+async def test_without_per_link_only_the_default_path_is_asked(autojump_clock: trio.testing.MockClock) -> None:
+    async with scene(per_link=False) as here:
+        await trio.sleep(HOUR)
+        assert here.oracle.take() == {(None, 0)}
+        assert here.pt.portal.links == {}
+        here.kernel.add_route("0.0.0.0/0", via="10.0.2.1", device="eth0", metric=50)
+        await trio.sleep(HOUR)
+        assert here.oracle.take() == {(None, 0)}
+
+
+async def test_on_demand_asks_only_on_demand(autojump_clock: trio.testing.MockClock) -> None:
+    oracle = Oracle()
+    async with FakeKernel() as kernel:
+        kernel.add_link("eth0").add_address("10.0.2.2/24")
+        kernel.add_route("0.0.0.0/0", via="10.0.2.1", device="eth0")
+        config = PortalConfig(endpoints=(), probes=[oracle], on_demand=True)
+        async with open_pt(kernel=kernel, portal=config) as pt:
+            await trio.sleep(HOUR)
+            assert oracle.take() == set()
+            assert (await pt.portal.check()).kind is PortalKind.ONLINE
+            assert oracle.take() == {("eth0", 4)}
+            with pytest.raises(RuntimeError, match="off"):
+                await pt.portal.wait_online()
+
+
+async def test_a_literal_endpoint_needs_only_a_route_to_itself(autojump_clock: trio.testing.MockClock) -> None:
+    async with FakeKernel() as kernel:
+        kernel.add_link("eth0").add_address("10.0.2.2/24")
+        config = PortalConfig(endpoints=[Endpoint("http://198.51.100.7/")])
+        async with open_pt(kernel=kernel, portal=config) as pt:
+            await trio.sleep(1)
+            assert pt.portal.state.evidence[0].finding is Finding.NO_DEFAULT_ROUTE
+            kernel.add_route("198.51.100.0/24", via="10.0.2.1", device="eth0")
+            await trio.sleep(1)
+            findings = {one.finding for one in pt.portal.state.evidence}
+            assert findings == {Finding.API_UNKNOWN, Finding.REFUSED}  # asked, and nobody listens
+
+
+async def test_a_session_that_ends_is_told_in_time_and_looked_at_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    oracle = Oracle(capport=Capport(captive=False, seconds_remaining=600.0))
+    async with scene(oracle) as here:
+        with here.pt.subscribe(PortalExpiring) as events:
+            await trio.sleep(1)
+            asked = len(oracle.asked)
+            oracle.capport = Capport(captive=False, seconds_remaining=60.0)
+            event = await events.receive()
+            assert isinstance(event, PortalExpiring)
+            assert trio.current_time() == pytest.approx(540)
+            assert event.state.expires_at == pytest.approx(600)
+            assert event.state.kind is PortalKind.ONLINE
+            assert len(oracle.asked) > asked
+            oracle.capport, oracle.kinds = None, {"wlan0": Finding.REDIRECT, "eth0": Finding.REDIRECT}
+            await trio.sleep_until(600 + SETTLED + 0.5)
+            assert here.pt.portal.state.kind is PortalKind.PORTAL

@@ -1,0 +1,251 @@
+"""``trio-routes portal``: what is behind the default path and each link, asked once; and an endpoint to ask."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import ssl
+from collections.abc import Iterable, Mapping
+from functools import partial
+from ipaddress import IPv4Address, IPv6Address
+
+import attrs
+import trio
+
+from .._pt import Pt, open_pt
+from ..portal import Capport, Endpoint, Evidence, LinkPortal, PortalConfig, PortalKind, PortalState, serve_endpoint
+from ._arguments import CommandFailedError, UsageError, add_json, unsigned32
+from ._iproute_json import Json, JsonObject
+from ._status import ExitStatus
+
+_STATUSES = {
+    PortalKind.ONLINE: ExitStatus.OK,
+    PortalKind.PORTAL: ExitStatus.PORTAL,
+    PortalKind.PARTIAL: ExitStatus.PARTIAL,
+    PortalKind.OFFLINE: ExitStatus.OFFLINE,
+    PortalKind.NO_DNS: ExitStatus.OFFLINE,
+    PortalKind.NO_LINK: ExitStatus.OFFLINE,
+    PortalKind.UNKNOWN: ExitStatus.NOT_KNOWN,
+}
+_HTTP = 80
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.description = (
+        "Ask the endpoints once, by each link and family, and say what is behind: the Internet, a captive portal, half a way "
+        "or nothing; and what each answer was. `serve` is an endpoint itself: it answers 204 and the challenge."
+    )
+    parser.add_argument("action", nargs="?", choices=("serve",), help="be an endpoint, until interrupted")
+    parser.add_argument("--interface", metavar="IF", help="only by this link; the exit status is that of its state")
+    parser.add_argument(
+        "--endpoint",
+        dest="endpoints",
+        action="append",
+        type=_endpoint,
+        metavar="URL",
+        help="ask this one, whose own server answers 204 (http: or https:), in place of the default ones; up to five",
+    )
+    parser.add_argument(
+        "--challenge", action="store_true", help="the endpoints given are of `trio-routes portal serve`"
+    )
+    parser.add_argument("--ca", metavar="FILE", help="the authorities (PEM) that vouch for https: endpoints and APIs")
+    parser.add_argument("--port", type=unsigned32, default=_HTTP, metavar="N", help=f"serve: listen there ({_HTTP})")
+    parser.add_argument("--host", metavar="ADDRESS", help="serve: listen on this address only")
+    add_json(parser, "print one JSON object: the default path's state and evidence, and the links'")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Ask and print, or serve."""
+    if arguments.action == "serve":
+        trio.run(_serve, arguments.host, arguments.port)
+        return ExitStatus.OK
+    asked = trio.run(_ask, _config(arguments), arguments.interface)
+    print(json.dumps(asked.as_json()) if arguments.json else asked.as_text())
+    return _STATUSES[asked.state.kind]
+
+
+async def _serve(host: str | None, port: int) -> None:
+    """Serve until cancelled, saying where."""
+    async with trio.open_nursery() as nursery:
+        listeners: list[trio.SocketListener] = await nursery.start(
+            partial(trio.serve_tcp, serve_endpoint, port, host=host)
+        )
+        for listener in listeners:
+            address, its_port = listener.socket.getsockname()[:2]
+            print(f"an endpoint listens on {address} port {its_port}", flush=True)
+
+
+def _endpoint(url: str) -> Endpoint:
+    try:
+        return Endpoint(url)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _config(arguments: argparse.Namespace) -> PortalConfig:
+    config = PortalConfig(on_demand=True)
+    if arguments.ca is not None:
+        config = attrs.evolve(config, tls=ssl.create_default_context(cafile=arguments.ca))
+    if arguments.endpoints:
+        try:
+            given = [attrs.evolve(endpoint, challenge=arguments.challenge) for endpoint in arguments.endpoints]
+            config = attrs.evolve(config, endpoints=given)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+    elif arguments.challenge:
+        raise UsageError("--challenge says something of endpoints given by --endpoint, and there is none")
+    return config
+
+
+@attrs.frozen
+class Asked:
+    """What was found.
+
+    Attributes:
+      state: Of the default path, or of the link asked for.
+      links: All links that were looked into.
+      now: `trio.current_time()` then, from which times are told.
+    """
+
+    state: PortalState
+    links: tuple[LinkPortal, ...]
+    now: float
+
+    def as_json(self) -> JsonObject:
+        """One object, its keys the attributes of the public classes."""
+        links: list[JsonObject] = [
+            {
+                "ifindex": link.ifindex,
+                "ifname": link.name,
+                "families": {str(family): state_as_json(state, self.now) for family, state in link.families.items()},
+            }
+            for link in self.links
+        ]
+        return state_as_json(self.state, self.now) | {"links": links}
+
+    def as_text(self) -> str:
+        """Some lines for people."""
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterable[str]:
+        yield state_as_text(self.state, self.now)
+        for link in self.links:
+            for family, state in link.families.items():
+                yield f"{link.name} IPv{family}: {state_as_text(state, self.now)}"
+                yield from (f"    {evidence_as_text(one)}" for one in state.evidence)
+        if not self.links:
+            yield from (f"    {evidence_as_text(one)}" for one in self.state.evidence)
+
+
+async def _ask(config: PortalConfig, interface: str | None) -> Asked:
+    """Ask once.
+
+    Raises:
+      CommandFailedError: There is no such link.
+    """
+    async with open_pt(portal=config) as pt:
+        ifindex = None if interface is None else _ifindex(pt, interface)
+        try:
+            state = await pt.portal.check(ifindex)
+        except LookupError:
+            raise CommandFailedError(f"link {interface} is never probed: it has no way of its own") from None
+        links = tuple(link for link in pt.portal.links.values() if ifindex in (None, link.ifindex))
+        return Asked(state, links, trio.current_time())
+
+
+def _ifindex(pt: Pt, name: str) -> int:
+    for link in pt.routes.links.values():
+        if link.name == name or str(link.ifindex) == name:
+            return link.ifindex
+    raise CommandFailedError(f"there is no link {name!r}")
+
+
+def state_as_json(state: PortalState, now: float) -> JsonObject:
+    """Return a state with its evidence; times are seconds from now."""
+    return _without_none(
+        {
+            "state": state.kind.value,
+            "result": state.result,
+            "url": state.url,
+            "venue": state.venue,
+            "expires_in": None if state.expires_at is None else round(state.expires_at - now, 3),
+            "bytes_remaining": state.bytes_remaining,
+            "generation": state.generation,
+            "evidence": [evidence_as_json(one) for one in state.evidence],
+        }
+    )
+
+
+def evidence_as_json(evidence: Evidence) -> JsonObject:
+    """Return one piece of evidence; what is not known is left out."""
+    capport = evidence.capport
+    return _without_none(
+        {
+            "question": evidence.question.value,
+            "finding": evidence.finding.value,
+            "endpoint": evidence.endpoint or None,
+            "address": _text(evidence.address),
+            "resolver": _text(evidence.resolver),
+            "status": evidence.status,
+            "location": evidence.location,
+            "body_bytes": evidence.body_bytes or None,
+            "capport": None if capport is None else _capport_as_json(capport),
+            "detail": evidence.detail or None,
+            "seconds": round(evidence.seconds, 6),
+            "generation": evidence.generation,
+        }
+    )
+
+
+def _capport_as_json(capport: Capport) -> JsonObject:
+    return _without_none(
+        {
+            "captive": capport.captive,
+            "portal_url": capport.portal_url,
+            "venue_url": capport.venue_url,
+            "can_extend": capport.can_extend,
+            "seconds_remaining": capport.seconds_remaining,
+            "bytes_remaining": capport.bytes_remaining,
+        }
+    )
+
+
+def _text(address: IPv4Address | IPv6Address | None) -> str | None:
+    return None if address is None else str(address)
+
+
+def _without_none(said: Mapping[str, Json]) -> JsonObject:
+    return {key: value for key, value in said.items() if value is not None}
+
+
+def state_as_text(state: PortalState, now: float) -> str:
+    """Return a state in a line."""
+    words = [state.kind.value]
+    if state.url is not None:
+        words.append(f"at {_printable(state.url)}")
+    if state.venue is not None:
+        words.append(f"venue {_printable(state.venue)}")
+    if state.expires_at is not None:
+        words.append(f"ends in {max(state.expires_at - now, 0):.0f} s")
+    return ", ".join(words)
+
+
+def evidence_as_text(evidence: Evidence) -> str:
+    """Return one piece of evidence in a line."""
+    words = [f"{evidence.question.value}: {evidence.finding.value}"]
+    if evidence.endpoint:
+        words.append(_printable(evidence.endpoint))
+    if evidence.address is not None:
+        names = f", which {evidence.resolver} resolved" if evidence.resolver is not None else ""
+        words.append(f"at {evidence.address}{names}")
+    if evidence.status is not None:
+        words.append(f"status {evidence.status} in {evidence.seconds * 1000:.1f} ms")
+    if evidence.detail:
+        words.append(_printable(evidence.detail))
+    return "; ".join(words)
+
+
+def _printable(text: str) -> str:
+    """What a stranger wrote, fit for a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
