@@ -1,51 +1,74 @@
-"""An HTTP poller that neither hangs in a dead connection nor misses the network's return; httpx2, HTTP/2 if there is.
+"""An HTTP poller that hangs in no dead connection. It brings the network with it: just run it.
 
-    python examples/http_client.py URL [POLLS]
+    python examples/http_client.py
 
-It asks for URL every half second and prints what it gets, with the seconds since its start. Take the route to the
-server away: a request in flight fails a second later ("lost:"), one that comes later at once ("no route:"). Add a
-route: it goes on at once ("back:"), over a new connection, because its pool lends none that has lost its path. It
-ends after POLLS answers (default 20). Needs `pip install 'trio-routes[httpx2]'`.
+In network namespaces of its own it has a laptop with Wi-Fi and LTE, and an HTTP server behind both. The laptop polls the
+server every 0.2 s. While the fourth answer is awaited the Wi-Fi's default route goes: a second later, the default
+policy's wait, the request fails ("lost:"), and the next one at once ("no route:"). Half a second later there is a
+route by LTE: the poller goes on within milliseconds ("back:"), over a new connection, because its pool lends none that
+has lost its path. Each line has the seconds since the start. Needs `pip install 'trio-routes[httpx2]'`.
 """
 
 from __future__ import annotations
 
-import sys
+from contextlib import suppress
 from functools import partial
 
 import httpx2
 import trio
 
 import trio_routes
+from trio_routes import testing
 from trio_routes.integrations.httpx2 import GuardedTransport
 
 
-async def main(url: str, polls: int = 20) -> None:
-    """Poll so many times."""
+async def poll(pt: trio_routes.Pt, address: str, answers: int) -> None:
     began = trio.current_time()
 
     def say(what: str) -> None:
-        print(f"{what} ({trio.current_time() - began:.2f} s)", flush=True)
+        print(f"{trio.current_time() - began:.2f} s {what}")
 
-    async with trio_routes.open_pt() as pt:
-        transport = GuardedTransport(pt, http2=True)
-        async with httpx2.AsyncClient(transport=transport) as client:
-            while polls:
-                try:
-                    response = await client.get(url)
-                    say(f"{response.http_version} {response.status_code}: {response.text.strip()}")
-                    polls -= 1
-                    await trio.sleep(0.5)
-                except trio_routes.RouteLostError as error:  # an httpx2.TransportError, too
-                    say(f"lost: {error}")
-                except httpx2.ConnectError as error:
-                    if not isinstance(error.__cause__, trio_routes.NoRouteError):
-                        raise
-                    say(f"no route: {error}")
-                    await pt.wait_routable(httpx2.URL(url).host)  # for the network, not for a timer
-                    say("back:")
-    say("done")
+    async with httpx2.AsyncClient(transport=GuardedTransport(pt)) as client:
+        while answers:
+            try:
+                response = await client.get(f"http://{address}/")
+                say(f"answer: {response.text}")
+                answers -= 1
+                await trio.sleep(0.2)
+            except trio_routes.RouteLostError as error:  # an httpx2.ReadError, too
+                say(f"lost: {error}")
+            except httpx2.ConnectError as error:
+                if not isinstance(error.__cause__, trio_routes.NoRouteError):
+                    raise
+                say(f"no route: {error}")
+                await pt.wait_routable(address)  # for the network, not for a timer
+                say("back:")
+
+
+async def serve(network: testing.TwoUplinks, requests: list[bytes], stream: trio.SocketStream) -> None:
+    with suppress(trio.BrokenResourceError):
+        async for request in stream:  # in one piece, which will do here
+            requests.append(bytes(request))
+            if len(requests) == 4:
+                network.device.delete_route("default", via=network.wifi_gateways[4])
+                await trio.sleep(1.5)
+                network.device.add_route("default", via=network.lte_gateways[4])
+                return
+            body = b"number %d" % len(requests)
+            await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+
+
+async def main() -> None:
+    testing.become_lab_root()
+    async with testing.Lab() as lab, trio.open_nursery() as nursery:
+        network = lab.two_uplinks()
+        handler = partial(serve, network, list[bytes]())
+        nursery.start_soon(partial(trio.serve_listeners, handler, network.server.listen(80)))
+        async with trio_routes.open_pt(netns=network.device.netns) as pt:
+            await poll(pt, network.server_addresses[4], answers=6)
+        nursery.cancel_scope.cancel()
+    print("done")
 
 
 if __name__ == "__main__":
-    trio.run(partial(main, sys.argv[1], *map(int, sys.argv[2:3])))
+    trio.run(main)

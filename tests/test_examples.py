@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import ssl
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
-import trustme
 
-from tests.integrations._http import HttpServer
-from tests.integrations._websocket import NumberServer
 from trio_routes import testing
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -139,66 +134,28 @@ async def test_the_events_example_tells_the_changes_that_move_the_way_and_no_oth
     await events.ends_well()
 
 
-@pytest.mark.slow  # the default policy waits a second before it closes
-async def test_the_http_client_loses_its_request_waits_for_the_route_and_goes_on(
-    lab: testing.Lab, nursery: trio.Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    net = lab.two_uplinks(nat=True)
-    authority, server = trustme.CA(), HttpServer()
-    theirs = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert(net.server_addresses[4]).configure_cert(theirs)  # pyright: ignore[reportUnknownMemberType]
-    theirs.set_alpn_protocols(["h2"])
-    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
-    nursery.start_soon(trio.serve_listeners, partial(server.serve_tls, theirs), net.server.listen(443))
-    client = Example(net.device, "http_client.py", f"https://{net.server_addresses[4]}/state", 6)
-    for _ in range(2):
-        assert await client.until("HTTP/2 200: /state")
-    server.holding = True
-    await server.wait_requests(len(server.requests) + 1)
-    net.device.delete_route("default", via=net.wifi_gateways[4])
-    lost = await client.until("lost: ")
-    assert "no route" in lost
-    refused = await client.until("no route: ")
-    server.holding = False
-    net.device.add_route("default", via=net.lte_gateways[4])
-    back = await client.until("back:")
-    again = await client.until("HTTP/2 200: /state")
-    assert seconds_of(refused) - seconds_of(lost) < 1
-    assert seconds_of(again) - seconds_of(back) < 1
-    await client.ends_well()
-    assert server.connections == 2
-
-
-@pytest.mark.slow  # as above
-async def test_the_websocket_client_subscribes_again_and_misses_nothing(
+async def test_the_what_if_example_says_what_would_close_and_closes_nothing(
     lab: testing.Lab, nursery: trio.Nursery
 ) -> None:
-    net = lab.two_uplinks(nat=True)
-    server = NumberServer(interval=0.1)
-
-    async def serve(stream: trio.SocketStream) -> None:
-        try:
-            await server.serve(stream)
-        except* trio.BrokenResourceError:
-            pass  # as above
-
-    nursery.start_soon(trio.serve_listeners, serve, net.server.listen(80))
-    client = Example(net.device, "websocket_client.py", f"ws://{net.server_addresses[4]}/", 30)
-    await client.until("message: 3")
-    net.device.delete_route("default", via=net.wifi_gateways[4])
-    assert "no route" in await client.until("lost: ")
-    net.device.add_route("default", via=net.lte_gateways[4])
-    await client.until("subscribed: after ")
-    await client.ends_well()
-    messages = [line.split()[1] for line in client.lines if line.startswith("message: ")]
-    assert messages == [str(number) for number in range(1, 31)]
-    assert len(server.subscriptions) == 2
-
-
-def seconds_of(line: str) -> float:
-    """The time at a line's end, in the examples that print it."""
-    return float(line.rpartition("(")[2].removesuffix(" s)"))
+    net = lab.two_uplinks(nat=True, lte_metric=900)
+    nursery.start_soon(trio.serve_listeners, echo, net.server.listen(7))
+    example = Example(net.device, "what_if.py", net.server_addresses[4], 7)
+    assert (await example.until("tcp 10.0.1.2:")).endswith("(example): good")
+    assert net.wifi_gateways[4] in await example.until("  path ")
+    nothing = "0 ended, 0 asked, 0 suspect, 0 kept"
+    assert (await example.until("if address 10.0.1.2 gone: ")).endswith("1 ended, 0 asked, 0 suspect, 0 kept")
+    assert "source gone" in await example.until("  tcp 10.0.1.2:")
+    assert (await example.until("if link wlan0 without carrier: ")).endswith("1 ended, 0 asked, 0 suspect, 0 kept")
+    assert "ended after 6 s: carrier lost" in await example.until("  tcp 10.0.1.2:")
+    # The address stays, and the other link has a way: whether the far side takes that, only it can tell.
+    assert (await example.until("if link wlan0 down: ")).endswith("0 ended, 1 asked, 0 suspect, 0 kept")
+    assert (await example.until("if link wlan0 gone: ")).endswith("1 ended, 0 asked, 0 suspect, 0 kept")
+    assert (await example.until("if route 0.0.0.0/0 dev wlan0 gone: ")).endswith("0 ended, 1 asked, 0 suspect, 0 kept")
+    assert f"via {net.lte_gateways[4]} dev wwan0" in await example.until("  tcp 10.0.1.2:")
+    assert "1 ended" in await example.until("if link ")
+    assert await example.until("and yet: ") == "and yet: good"
+    await example.ends_well()
+    assert nothing not in "\n".join(example.lines)
 
 
 async def run_to_its_end(name: str) -> list[str]:
@@ -241,3 +198,41 @@ async def test_the_echo_server_saves_at_the_loss_and_resumes() -> None:
         "ended: alice at 3",
         "done",
     ]
+
+
+def timed(lines: list[str], start: str) -> list[tuple[float, str]]:
+    """Of the examples that print the seconds first: when, and what, where that begins with `start`."""
+    split = [line.split(" s ", 1) for line in lines if " s " in line]
+    return [(float(seconds), what.removeprefix(start)) for seconds, what in split if what.startswith(start)]
+
+
+@pytest.mark.netns
+@pytest.mark.slow  # as above
+async def test_the_http_client_loses_a_request_waits_for_the_route_and_goes_on_at_once() -> None:
+    lines = await run_to_its_end("http_client.py")
+    answers = timed(lines, "answer: ")
+    assert [what for _, what in answers] == [f"number {number}" for number in (1, 2, 3, 5, 6, 7)]
+    [(lost_at, lost)], [(refused_at, refused)], [(back_at, _)] = (
+        timed(lines, start) for start in ("lost: ", "no route: ", "back:")
+    )
+    assert "no route" in lost and "no route" in refused
+    assert lost_at - answers[2][0] > 1  # the default policy's wait
+    assert refused_at - lost_at < 0.3
+    assert back_at - lost_at > 0.3
+    assert answers[3][0] - back_at < 0.3
+    assert lines[-1] == "done"
+
+
+@pytest.mark.netns
+@pytest.mark.slow  # as above
+async def test_the_websocket_client_subscribes_again_and_misses_nothing() -> None:
+    lines = await run_to_its_end("websocket_client.py")
+    assert [int(what) for _, what in timed(lines, "number: ")] == list(range(1, 11))
+    [(lost_at, lost)] = timed(lines, "lost: ")
+    assert "no route" in lost
+    (_, first), (again_at, again) = timed(lines, "subscribed: after ")
+    assert first == "0, unicast via 10.0.1.1 on link 2"
+    seen = len([at for at, _ in timed(lines, "number: ") if at <= lost_at])
+    assert again == f"{seen}, unicast via 10.0.2.1 on link 3"
+    assert again_at > lost_at
+    assert lines[-1] == "done"
