@@ -227,6 +227,7 @@ class Follower:
 
     def apply_pending(self) -> None:
         """Apply everything that the kernel has said so far. Not a checkpoint; bounded."""
+        self._channel.finish_read()
         for _ in range(_MOST_PENDING):
             if not self.step():
                 return

@@ -4,19 +4,31 @@ One socket for both is what makes their order known: a dump part that was made b
 lies before the change's notification. The channel hands on what came in, says of each datagram
 whether it answers a request of ours, and reports when something was lost. It keeps no state of
 the network and decides nothing.
+
+Who reads the socket, and never two at once::
+
+            some large datagrams in a row: a long dump
+    here  ------------------------------------------->  another thread (`_bulk.py`)
+          <-------------------------------------------
+            nothing is left, or they are mostly small
+
+Notifications are read here, where that takes 5 µs and wakes nobody, and so are short dumps. A thread costs
+0.1 ms a read, and hides what the kernel takes to make the parts of a long dump.
 """
 
 from __future__ import annotations
 
 import errno
 import logging
+import os
 from collections import deque
+from functools import partial
 
 import attrs
 import trio
 
 from ._framing import HEADER, HEADER_SIZE
-from ._kernel import NetlinkSocket
+from ._kernel import BulkReader, BulkSocket, NetlinkSocket
 from ._requests import Request
 
 log = logging.getLogger("trio_routes")
@@ -34,6 +46,11 @@ BATCH_OCTETS = 128 * 1024
 READ_DATAGRAMS = 512
 FEW_DATAGRAMS = 64
 MOST_WAITING_OCTETS = 32 * 1024 * 1024
+# So many datagrams of such a size make a dump a long one: some 4000 routes, 2 ms. Only parts of dumps are as large.
+LONG_DUMP = 8
+LARGE = 16 * 1024
+# A thread reads on while there is not more than this to be handed on.
+BULK_WAITING_OCTETS = 1024 * 1024
 
 
 @attrs.frozen(slots=True)
@@ -70,9 +87,17 @@ class Channel:
         self._buffer = bytearray(READ_SIZE)
         self._sequence = 0
         self._draining = False
+        # What is to be said by the next `receive`.
+        self._lost = ""
+        self._failure: OSError | None = None
         # What was read, and not yet handed on; mere bytes, of which the garbage collector need not know.
         self._waiting: deque[bytes] = deque()
         self._waiting_octets = 0
+        self._large = 0
+        self._bulk: BulkReader | None = socket.open_bulk(READ_SIZE) if isinstance(socket, BulkSocket) else None
+        self._in_bulk = False
+        # Set by the end of the read that is under way in another thread; None while there is none.
+        self._read: trio.Event | None = None
         self.statistics: ChannelStatistics = ChannelStatistics()
 
     @property
@@ -103,10 +128,12 @@ class Channel:
 
     async def wait_readable(self) -> None:
         """Return once something may be waiting. A checkpoint."""
-        if self._waiting:
+        if self._waiting or self._lost or self._failure is not None:
             await trio.lowlevel.checkpoint()
-            return
-        await self._socket.wait_readable()
+        elif self._read is not None:
+            await self._read.wait()
+        else:
+            await self._socket.wait_readable()
 
     def receive(self) -> Received:
         """Take what is waiting, at most a batch; never blocks.
@@ -119,49 +146,113 @@ class Channel:
         Raises:
           OSError: The socket failed.
         """
-        if self._waiting_octets >= MOST_WAITING_OCTETS:
-            return Received(self._take_batch(BATCH_DATAGRAMS), more=True)
-        lost, emptied = self._read_ahead()
-        if lost:
-            return Received([], lost, more=not emptied)
+        emptied = True
+        if not self._in_bulk:
+            if self._waiting_octets >= MOST_WAITING_OCTETS:
+                return Received(self._take_batch(BATCH_DATAGRAMS), more=True)
+            emptied = self._read_ahead()
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+        if self._lost:
+            lost, self._lost = self._lost, ""
+            return Received([], lost, more=bool(self._waiting) or not emptied)
         batch = self._take_batch(BATCH_DATAGRAMS if emptied else FEW_DATAGRAMS)
+        self._read_in_bulk()
         return Received(batch, more=bool(self._waiting) or not emptied)
 
-    def _read_ahead(self) -> tuple[str, bool]:
-        """Read from the socket into our own queue; returns why something is lost, and whether nothing is left to read."""
-        counters = self.statistics
-        enough = counters.octets + BATCH_OCTETS
+    def finish_read(self) -> None:
+        """Wait for what another thread is reading, so that the next `receive` has all that was there. Blocks the loop."""
+        if self._read is not None:
+            self._end_bulk_read(self._read)
+
+    def _read_ahead(self) -> bool:
+        """Read from the socket into our own queue; whether nothing is left to read, as far as was seen."""
+        enough = self.statistics.octets + BATCH_OCTETS
         for _ in range(READ_DATAGRAMS):
-            if counters.octets >= enough:
+            if self.statistics.octets >= enough or self._lost or self._failure is not None:
                 break
             try:
                 length, truncated, sender = self._socket.receive_into(self._buffer)
-            except (BlockingIOError, InterruptedError):
-                if self._draining:
-                    self._draining = False
-                    return "the receive buffer overflowed", True
-                return "", True
             except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
-                counters.overruns += 1
-                self._draining = True
-                self._throw_away()
-                continue
-            if sender != 0:
-                self._note_forged(sender)
-                continue
-            counters.datagrams += 1
-            counters.octets += length
+                if self._note_error(error):
+                    return True
+            else:
+                self._accept(bytes(memoryview(self._buffer)[:length]), truncated, sender)
+        return False
+
+    def _accept(self, data: bytes, truncated: bool, sender: int) -> None:
+        """Queue a datagram, if the kernel sent it and it is whole."""
+        if sender != 0:
+            self._note_forged(sender)
+            return
+        counters = self.statistics
+        counters.datagrams += 1
+        counters.octets += len(data)
+        if self._draining:
+            return
+        if truncated:
+            counters.truncated += 1
+            self._throw_away()
+            self._lost = "a datagram was larger than the read buffer"
+            return
+        self._large += len(data) >= LARGE
+        self._waiting.append(data)
+        self._waiting_octets += len(data)
+
+    def _note_error(self, error: OSError) -> bool:
+        """Take in why a read brought nothing; whether the socket is empty."""
+        if isinstance(error, BlockingIOError | InterruptedError):
+            self._large = 0
             if self._draining:
-                continue
-            if truncated:
-                counters.truncated += 1
-                self._throw_away()
-                return "a datagram was larger than the read buffer", False
-            self._waiting.append(bytes(memoryview(self._buffer)[:length]))
-            self._waiting_octets += length
-        return "", False
+                self._draining = False
+                self._lost = "the receive buffer overflowed"
+            return True
+        if error.errno == errno.ENOBUFS:
+            self.statistics.overruns += 1
+            self._draining = True
+            self._throw_away()
+        else:
+            self._failure = error
+        return False
+
+    # ---- another thread's reads --------------------------------------------------------------------
+
+    def _read_in_bulk(self) -> None:
+        """Let another thread read on, if this is a long dump."""
+        bulk = self._bulk
+        if bulk is None or self._read is not None or self._waiting_octets > BULK_WAITING_OCTETS:
+            return
+        if self._large < LONG_DUMP:
+            if self._in_bulk:
+                self._in_bulk = False
+                bulk.rest()
+            return
+        read = trio.Event()
+        try:
+            bulk.start(partial(self._end_bulk_read, read))
+        except RuntimeError as error:
+            log.warning("long dumps hold up the loop: %s", error)
+            bulk.close()
+            self._bulk, self._in_bulk = None, False
+        else:
+            self._read, self._in_bulk = read, True
+
+    def _end_bulk_read(self, read: trio.Event) -> None:
+        """Queue what another thread has read; waits for it if need be."""
+        if self._bulk is None or self._read is not read:
+            return  # `finish_read` was there before, or the channel is closed
+        self._read = None
+        found = self._bulk.finish()
+        before = self._large
+        for datagram in found.datagrams:
+            self._accept(*datagram)
+        if 2 * (self._large - before) < len(found.datagrams):
+            self._large = 0  # mostly notifications
+        if found.error:
+            self._note_error(OSError(found.error, os.strerror(found.error)))
+        self._read_in_bulk()
+        read.set()
 
     def _take_batch(self, most: int) -> list[tuple[int, bytes]]:
         batch: list[tuple[int, bytes]] = []
@@ -194,4 +285,10 @@ class Channel:
 
     def close(self) -> None:
         """Close the socket."""
+        if self._bulk is not None:
+            self._bulk.close()
+            self._bulk, self._in_bulk = None, False
+        if self._read is not None:
+            self._read.set()  # who waits for it learns from the socket that it is closed
+            self._read = None
         self._socket.close()

@@ -8,7 +8,8 @@ fake without a socket and without wall time.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import trio
 
@@ -56,6 +57,65 @@ class NetlinkSocket(Protocol):
 
     def close(self) -> None:
         """Close the socket; later calls do nothing."""
+        ...
+
+
+class Datagram(NamedTuple):
+    """One datagram that was read.
+
+    Attributes:
+      data: Its bytes.
+      truncated: Whether it was longer than the room for it.
+      sender: The sender's port id; 0 is the kernel.
+    """
+
+    data: bytes
+    truncated: bool
+    sender: int
+
+
+class BulkRead(NamedTuple):
+    """What a read of many datagrams brought.
+
+    Attributes:
+      datagrams: In their order.
+      error: Why there are no more: EAGAIN, nothing was waiting after them; 0, there was no room for more; or another.
+    """
+
+    datagrams: list[Datagram]
+    error: int
+
+
+class BulkReader(Protocol):
+    """Reads many datagrams at once without the loop's waiting for it."""
+
+    def start(self, done: Callable[[], None]) -> None:
+        """Begin a read, while none is under way; `done` is called in the loop once it has ended.
+
+        Raises:
+          RuntimeError: There is no thread to be had.
+        """
+        ...
+
+    def finish(self) -> BulkRead:
+        """Return what the read brought. Blocks the loop if it is under way still. May be called before `done` is."""
+        ...
+
+    def rest(self) -> None:
+        """Give back what only a read needs, for some time."""
+        ...
+
+    def close(self) -> None:
+        """Begin no more reads; one that is under way ends by itself."""
+        ...
+
+
+@runtime_checkable
+class BulkSocket(Protocol):
+    """A `NetlinkSocket` that can be read in bulk, too; others need not."""
+
+    def open_bulk(self, size: int) -> BulkReader | None:
+        """Return a reader for datagrams of up to ``size`` bytes; None where there can be none."""
         ...
 
 

@@ -131,28 +131,29 @@ class RouteDecoder:
             if payload + size > end:
                 raise NetlinkDecodeError(f"a message claims {size} bytes of {end - payload}", at)
             if cut is None:
-                destination, body = self._walk(data, payload, payload + size)
-            elif at >= look_at and data.startswith(head, at + _A_ROW * stride):
-                row = cut.row(data, at)
-                runs += self._decode_row(cut, row, data, payload)
-                at += len(row.ends) * stride
-                continue
+                append(self._one(data, payload, payload + size))
             else:
-                look_at = at + _LOOK_AGAIN * stride if at >= look_at else look_at
+                if at >= look_at:
+                    if data.startswith(head, at + _A_ROW // 2 * stride) and data.startswith(head, at + _A_ROW * stride):
+                        row = cut.row(data, at)
+                        runs += self._decode_row(cut, row, data, payload)
+                        at += len(row.ends) * stride
+                        continue
+                    look_at = at + _LOOK_AGAIN * stride
                 # As `_decode`, which is not called: a call a route would cost a fifth more.
                 if family == AF_INET:
                     before, destination, after = cut.fields.unpack_from(data, payload)
-                    known = seen4(before + after)
+                    body = seen4(before + after)
                 else:
                     key, destination = cut.one(data, payload)
-                    known = seen6(key)
-                if known is None:
-                    destination, body = self._decode(cut, data, payload, payload + size)
-                else:
-                    body = known
-            append((body, (destination,)))
+                    body = seen6(key)
+                append(self._one(data, payload, payload + size) if body is None else (body, (destination,)))
             at += stride
         return RouteBatch(runs, min(at, end), all_flags)
+
+    def _one(self, data: bytes, start: int, end: int) -> Run:
+        destination, body = self.decode(data, start, end)
+        return body, (destination,)
 
     def _decode_row(self, cut: Cut, row: Row, data: bytes, payload: int) -> list[Run]:
         """Decode a row, the first payload of which is at ``payload``."""
@@ -173,8 +174,7 @@ class RouteDecoder:
             return runs + [(bodies[end], (destination,)) for end, destination in later]
         # A message of another shape is among them, or of another family than the first.
         starts = range(payload, payload + len(destinations) * stride, stride)
-        routes = [self.decode(data, start, start + size) for start in starts]
-        return [(body, (destination,)) for destination, body in routes]
+        return [self._one(data, start, start + size) for start in starts]
 
     def _kind_of(self, data: bytes, at: int, first: bytes) -> _Kind | None:
         """Read a header not met before in this datagram; None if its message is not for this batch."""

@@ -1,0 +1,478 @@
+"""Long dumps are read in another thread: nothing is lost, reordered or read twice by it, and the loop goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gc
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable, Generator
+
+import pytest
+import trio
+
+from tests._scripted_socket import ScriptedSocket
+from trio_routes import open_pt, testing
+from trio_routes.netlink import (
+    AF_INET,
+    NLM_F_CREATE,
+    NLM_F_REQUEST,
+    RTN_BLACKHOLE,
+    RTPROT_STATIC,
+    Channel,
+    LinuxKernel,
+    MessageType,
+    RouteBody,
+    RouteMessage,
+    build_message,
+    dump_routes,
+    encode_route,
+)
+from trio_routes.netlink._bulk import ThreadReader, thread_reader
+from trio_routes.netlink._channel import BULK_WAITING_OCTETS, LARGE, LONG_DUMP
+from trio_routes.netlink._kernel import BulkRead, Datagram
+
+
+def part(number: int, size: int = 2 * LARGE) -> bytes:
+    """What looks like a part of a dump."""
+    return build_message(MessageType.RTM_NEWROUTE, 2, number, bytes(size - 16))
+
+
+def small(number: int) -> bytes:
+    return build_message(MessageType.RTM_NEWROUTE, 0, number, b"", port=1234)
+
+
+class ScriptedReader:
+    """Reads a scripted socket when the test says that the thread has got so far."""
+
+    def __init__(self, wire: BulkWire, room: int) -> None:
+        self._wire = wire
+        self._room = room
+        self._done: Callable[[], None] = lambda: None
+        self.result: BulkRead | None = None
+        self.starts = 0
+        self.rests = 0
+        self.closed = False
+        self.refused = False
+
+    def start(self, done: Callable[[], None]) -> None:
+        if self.refused:
+            raise RuntimeError("can't start new thread")
+        assert not self._wire.read_elsewhere, "two readers of one socket"
+        self._wire.read_elsewhere = True
+        self.starts += 1
+        self._done, self.result = done, None
+
+    def read(self) -> None:
+        """Do what the thread does."""
+        self._wire.read_elsewhere = False
+        found: list[Datagram] = []
+        error, buffer = 0, bytearray(65536)
+        while len(found) < self._room and not error:
+            try:
+                length, truncated, sender = self._wire.receive_into(buffer)
+            except OSError as caught:
+                error = caught.errno or 0
+            else:
+                found.append(Datagram(bytes(buffer[:length]), truncated, sender))
+        self.result = BulkRead(found, error)
+
+    def end(self) -> Callable[[], None]:
+        """Let the thread end, and its word reach the loop; returns that word."""
+        self.read()
+        done = self._done
+        done()
+        return done
+
+    def finish(self) -> BulkRead:
+        if self.result is None:
+            self.read()
+        assert self.result is not None
+        return self.result
+
+    def rest(self) -> None:
+        self.rests += 1
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class BulkWire(ScriptedSocket):
+    """A scripted socket that can be read in bulk, a few datagrams at once."""
+
+    def __init__(self, room: int = 4) -> None:
+        super().__init__()
+        self.read_elsewhere = False
+        self.reader = ScriptedReader(self, room)
+
+    def open_bulk(self, size: int) -> ScriptedReader:
+        return self.reader
+
+    def receive_into(self, buffer: bytearray) -> tuple[int, bool, int]:
+        assert not self.read_elsewhere, "two readers of one socket"
+        return super().receive_into(buffer)
+
+
+class Pair:
+    """A channel on a scripted socket, and what it handed on."""
+
+    def __init__(self, room: int = 4) -> None:
+        self.wire = BulkWire(room)
+        self.reader = self.wire.reader
+        self.channel = Channel(self.wire)
+        self.heard: list[bytes] = []
+        self.lost: list[str] = []
+
+    def receive(self) -> None:
+        """Take all that the channel has."""
+        while True:
+            received = self.channel.receive()
+            self.heard += [data for _, data in received.datagrams]
+            self.lost += [received.lost] if received.lost else []
+            if not received.more:
+                return
+
+    def begin(self) -> list[bytes]:
+        """Have a dump prove to be long; what is read from then on is read elsewhere."""
+        first = [part(number) for number in range(LONG_DUMP)]
+        for data in first:
+            self.wire.push(data)
+        before = self.reader.starts
+        while self.reader.starts == before:
+            received = self.channel.receive()
+            self.heard += [data for _, data in received.datagrams]
+            assert not received.lost
+        return first
+
+
+def test_a_short_dump_and_notifications_are_read_here() -> None:
+    pair = Pair()
+    for number in range(LONG_DUMP - 1):
+        pair.wire.push(part(number))
+    for number in range(1000):
+        pair.wire.push(small(number))
+    pair.receive()
+    for number in range(LONG_DUMP - 1):  # another dump: the first does not count
+        pair.wire.push(part(number))
+    pair.receive()
+    assert len(pair.heard) == 2 * (LONG_DUMP - 1) + 1000
+    assert not pair.reader.starts
+
+
+def test_a_long_dump_is_read_elsewhere_in_order_and_what_follows_it_is_read_here_again() -> None:
+    pair = Pair()
+    sent = pair.begin()
+    for number in range(10):
+        sent += [part(100 + number), small(number)]
+    for data in sent[LONG_DUMP:]:
+        pair.wire.push(data)
+    pair.receive()  # touches nothing that is read elsewhere
+    rounds = 0
+    while pair.wire.read_elsewhere:
+        pair.reader.end()
+        pair.receive()
+        rounds += 1
+    assert pair.heard == sent
+    assert rounds == pair.reader.starts >= 4 and pair.reader.rests == 1
+    pair.wire.push(small(0))
+    pair.receive()
+    assert len(pair.heard) == len(sent) + 1
+    assert pair.reader.starts == rounds, "the dump is over"
+
+
+def test_a_storm_in_a_long_dump_is_read_here() -> None:
+    pair = Pair(room=8)
+    pair.begin()
+    for number in range(100):
+        pair.wire.push(small(number))
+    pair.reader.end()
+    pair.receive()
+    assert len(pair.heard) == LONG_DUMP + 100
+    assert pair.reader.starts == 1
+
+
+def test_a_thread_does_not_read_on_while_too_much_waits_to_be_handed_on() -> None:
+    pair = Pair(room=1000)
+    pair.begin()
+    count = 2 * BULK_WAITING_OCTETS // (2 * LARGE)
+    for number in range(count):
+        pair.wire.push(part(number))
+    pair.wire.push(small(0))
+    pair.reader.read()
+    assert pair.reader.result is not None
+    pair.reader.result = BulkRead(pair.reader.result.datagrams, 0)  # as if there were more
+    pair.reader._done()
+    assert pair.reader.starts == 1
+    handed_on = 0
+    while pair.reader.starts == 1:
+        handed_on += len(pair.channel.receive().datagrams)
+    assert 0 < count - handed_on <= BULK_WAITING_OCTETS // (2 * LARGE)
+
+
+def test_an_overflow_met_elsewhere_is_reported_once_all_that_waited_is_thrown_away() -> None:
+    pair = Pair()
+    pair.begin()
+    for number in range(2):
+        pair.wire.push(part(number))
+    pair.wire.overflow()
+    for number in range(20):
+        pair.wire.push(part(number))
+    while pair.wire.read_elsewhere:
+        pair.reader.end()
+        pair.receive()
+    pair.receive()
+    assert not pair.wire.queue
+    assert len(pair.lost) == 1 and "overflow" in pair.lost[0]
+    assert pair.channel.statistics.overruns == 1
+    pair.wire.push(small(0))
+    pair.receive()
+    assert pair.heard[-1] == small(0) and len(pair.heard) < LONG_DUMP + 5
+
+
+def test_what_is_truncated_or_forged_is_told_from_the_rest_elsewhere_as_here() -> None:
+    pair = Pair(room=8)
+    pair.begin()
+    pair.wire.push(part(1), sender=4711)
+    pair.wire.push(part(2))
+    pair.wire.push(part(3), truncated=True)
+    pair.wire.push(part(4))
+    pair.reader.end()
+    pair.receive()
+    pair.receive()
+    assert pair.channel.statistics.forged == 1 and pair.channel.statistics.truncated == 1
+    assert len(pair.lost) == 1 and "larger" in pair.lost[0]
+    assert pair.heard[LONG_DUMP:] == [part(4)], "what came before the loss is of no use any more"
+
+
+def test_a_failure_met_elsewhere_is_raised_here() -> None:
+    pair = Pair()
+    pair.begin()
+    pair.wire.queue.append(OSError(errno.ENOMEM, "no memory"))
+    pair.reader.end()
+    with pytest.raises(OSError, match="memory") as caught:
+        pair.receive()
+    assert caught.value.errno == errno.ENOMEM
+
+
+def test_before_a_deadline_what_is_being_read_elsewhere_is_waited_for() -> None:
+    pair = Pair()
+    pair.begin()
+    pair.wire.push(part(100))
+    pair.channel.finish_read()
+    pair.receive()
+    assert pair.heard[-1] == part(100)
+    pair.reader._done()  # which comes late now
+    pair.receive()
+    assert pair.heard.count(part(100)) == 1
+
+
+def test_without_a_thread_the_dump_is_read_here(caplog: pytest.LogCaptureFixture) -> None:
+    pair = Pair()
+    pair.reader.refused = True
+    sent = [part(number) for number in range(3 * LONG_DUMP)]
+    for data in sent:
+        pair.wire.push(data)
+    pair.receive()
+    assert pair.heard == sent
+    assert pair.reader.closed and caplog.text.count("hold up the loop") == 1
+
+
+async def test_who_waits_is_woken_by_the_end_of_a_read_and_by_closing() -> None:
+    pair = Pair()
+    pair.begin()
+    pair.receive()
+    woken: list[bool] = []
+
+    async def wait() -> None:
+        await pair.channel.wait_readable()
+        woken.append(True)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        pair.wire.push(part(1))
+        assert not woken
+        pair.reader.end()
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(woken) == 1
+        pair.receive()
+        pair.wire.push(part(2))
+        done = pair.reader.end()
+        pair.receive()
+        pair.begin()
+        pair.receive()
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(woken) == 1 and pair.wire.read_elsewhere
+        pair.channel.close()
+        assert pair.reader.closed
+        done()  # which comes after the end
+    assert len(woken) == 2
+
+
+# ---- the thread ------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def datagram_sockets(size: int = 1000) -> Generator[tuple[socket.socket, ThreadReader]]:
+    """A socket to send by, and a reader of its peer."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with ours, theirs:
+        ours.setblocking(False)
+        reader = thread_reader(theirs.fileno(), size)
+        assert reader is not None
+        try:
+            yield ours, reader
+        finally:
+            reader.close()
+
+
+async def read_all(reader: ThreadReader) -> tuple[list[bytes], int]:
+    ended = trio.Event()
+    reader.start(ended.set)
+    await ended.wait()
+    found = reader.finish()
+    assert not any(sender for _, _, sender in found.datagrams)
+    return [data for data, _, _ in found.datagrams], found.error
+
+
+async def test_a_thread_reads_what_is_there() -> None:
+    with datagram_sockets() as (ours, reader):
+        assert await read_all(reader) == ([], errno.EAGAIN)
+        sent = [b"%d" % number * 10 for number in range(8)]
+        for data in sent:
+            ours.send(data)
+        assert await read_all(reader) == (sent, errno.EAGAIN)
+
+
+async def test_a_read_ends_when_its_room_is_used_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trio_routes.netlink._bulk._DATAGRAMS", 3)
+    with datagram_sockets() as (ours, reader):
+        for number in range(7):
+            ours.send(b"%d" % number)
+        assert await read_all(reader) == ([b"0", b"1", b"2"], 0)
+        reader.rest()
+        assert await read_all(reader) == ([b"3", b"4", b"5"], 0)
+        assert await read_all(reader) == ([b"6"], errno.EAGAIN)
+
+
+async def test_a_datagram_that_is_too_long_is_known_as_truncated() -> None:
+    with datagram_sockets(size=4) as (ours, reader):
+        ours.send(b"four")
+        ours.send(b"five!")
+        await read_all(reader)
+        assert reader.finish().datagrams == [Datagram(b"four", False, 0), Datagram(b"five", True, 0)]
+
+
+async def test_a_cancelled_wait_leaves_the_thread_to_end_by_itself_and_its_descriptor_is_closed_then() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    entered, go_on = threading.Event(), threading.Event()
+    with datagram_sockets() as (ours, reader):
+        ours.send(b"data")
+
+        def slow(slots: object, fileno: int) -> BulkRead:
+            entered.set()
+            assert go_on.wait(10)
+            return BulkRead([Datagram(os.read(fileno, 10), False, 0)], 0)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("trio_routes.netlink._bulk._Slots.receive", slow)
+            reader.start(lambda: None)
+            assert entered.wait(10)
+        reader.close()
+        assert len(os.listdir("/proc/self/fd")) == before + 3, "the thread reads by it still"
+        go_on.set()
+        assert reader.finish().datagrams[0].data == b"data"
+        reader.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_the_words_of_a_thread_that_outlives_the_run_are_dropped() -> None:
+    with datagram_sockets() as (_, reader):
+
+        async def begin() -> None:
+            reader.start(lambda: None)
+
+        trio.run(begin)
+        assert reader.finish().error == errno.EAGAIN
+
+
+# ---- the kernel ------------------------------------------------------------------------------------------------------
+
+ROUTES = 40_000
+
+
+def fill(host: testing.Host) -> None:
+    """Add routes, many to a call."""
+    body = RouteBody(AF_INET, 254, 32, type=RTN_BLACKHOLE, protocol=RTPROT_STATIC)
+    flags = NLM_F_REQUEST | NLM_F_CREATE
+    messages = [
+        build_message(MessageType.RTM_NEWROUTE, flags, 1, encode_route(RouteMessage(body, (11 << 24) + number)))
+        for number in range(ROUTES)
+    ]
+    with host.entered(), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as sender:
+        for at in range(0, ROUTES, 500):
+            sender.send(b"".join(messages[at : at + 500]))
+
+
+@pytest.mark.netns
+async def test_a_long_dump_of_the_kernels_is_the_same_by_both_ways(lab: testing.Lab) -> None:
+    host = lab.host("router")
+    fill(host)
+    kernel = LinuxKernel(host.netns)
+    try:
+        dumps: list[bytes] = []
+        for bulk in (False, True):
+            channel = Channel(kernel.open_netlink())
+            if not bulk:
+                channel._bulk = None
+            channel.send(dump_routes(AF_INET))
+            read: list[bytes] = []
+            elsewhere = 0
+            while not read or not _is_done(read[-1]):
+                await channel.wait_readable()
+                read += [data for _, data in channel.receive().datagrams]
+                elsewhere += channel._in_bulk
+            assert bool(elsewhere) is bulk
+            port = channel._socket.port.to_bytes(4, sys.byteorder)
+            dumps.append(b"".join(read).replace(port, b"port"))
+            channel.close()
+        assert dumps[0] == dumps[1] and len(dumps[0]) > 44 * ROUTES
+    finally:
+        kernel.close()
+
+
+def _is_done(data: bytes) -> bool:
+    return int.from_bytes(data[-16:-14], sys.byteorder) == MessageType.DONE
+
+
+@pytest.mark.netns
+async def test_a_pt_with_a_long_table_can_be_cancelled_at_any_time_and_leaves_nothing_behind(lab: testing.Lab) -> None:
+    host = lab.host("router")
+    fill(host)
+    kernel = LinuxKernel(host.netns)
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
+    for turns in (2, 5, 8, 12, 20):
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+
+                async def cancel(turns: int = turns, scope: trio.CancelScope = scope) -> None:
+                    for _ in range(turns):
+                        await trio.lowlevel.checkpoint()
+                    scope.cancel()
+
+                nursery.start_soon(cancel)
+                async with open_pt(kernel=kernel):
+                    await trio.sleep_forever()
+    async with open_pt(kernel=kernel) as pt:
+        assert pt.statistics().routes >= ROUTES
+        assert pt.routes.lookup("11.0.0.7").route is not None
+    kernel.close()
+    with trio.fail_after(10):
+        # The kernel's own is closed, and so must be what threads were reading by when they were left.
+        while len(os.listdir("/proc/self/fd")) >= before:  # noqa: ASYNC110 -- nobody tells of a closed descriptor
+            await trio.sleep(0.001)
