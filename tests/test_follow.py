@@ -29,7 +29,7 @@ from trio_routes.netlink import (
     encode_link,
 )
 from trio_routes.netlink._route import RouteMessage
-from trio_routes.routing import FOUND_BY_DUMP, Part, _settling, _tables
+from trio_routes.routing import FOUND_BY_DUMP, Part, _settling_routes, _tables
 
 
 @pytest.fixture
@@ -351,7 +351,7 @@ async def test_replies_to_a_dump_that_was_given_up_are_not_taken_for_the_next(
 
 @pytest.fixture
 def in_small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (_tables, _settling):
+    for module in (_tables, _settling_routes):
         monkeypatch.setattr(module, "PIECE", 4)
 
 

@@ -56,7 +56,7 @@ def announce(batch: ChangeBatch, broadcast: Broadcast, time: float) -> None:
         if event is not None:
             broadcast.publish(event)
     if batch.resynced:
-        differences = len(batch.routes) + len(batch.links) + len(batch.addresses) + len(batch.rules)
+        differences = batch.earlier + batch.differences()
         broadcast.publish(Resynced(generation=generation, time=time, reason=batch.resynced, differences=differences))
 
 

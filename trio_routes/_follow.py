@@ -50,7 +50,7 @@ from ._selfcheck import SelfCheck
 from ._selfcheck_answers import Question
 from ._subscription import GROUPS, REQUESTS
 from .netlink import Channel, ErrorMessage, NdUserOption, Request
-from .routing import EVERYTHING, NO_DOUBTS, Cache, ChangeBatch, Doubts, Part, Staging
+from .routing import EVERYTHING, NO_DOUBTS, Cache, ChangeBatch, Doubts, Part, Staging, portions
 
 log = logging.getLogger("trio_routes")
 
@@ -65,8 +65,6 @@ AUDIT_SMALL, AUDIT_LARGE, SMALL_TABLE = 60.0, 600.0, 1_000
 SECOND_LOOK = 2.0
 # What is taken in one go before a deadline is acted on: some 4000 notifications, 50 ms.
 _MOST_PENDING = 16
-# What `next()` returns of a generator that has ended.
-_SETTLED = object()
 
 
 class _Why(enum.Enum):
@@ -153,8 +151,10 @@ class Follower:
         self._queue: deque[Part] = deque()
         self._passes = 0
         self._dump: _Dump | None = None
-        # What goes on, piece by piece, between a dump's end and the next dump.
+        # What goes on, piece by piece, between a dump's end and the next dump, or the end of the round.
         self._settling: Generator[None, None, None] | None = None
+        # What is left of a big batch; nothing else is published before.
+        self._unpublished: deque[ChangeBatch] = deque()
         self._pace = Pace()
         self._retry_at = math.inf
         self._audit_at = math.inf
@@ -198,7 +198,7 @@ class Follower:
 
     def _wake_at(self) -> float:
         """When to go on though nothing comes in; -inf for now."""
-        if self._settling is not None:
+        if self._settling is not None or self._unpublished:
             return -math.inf
         return min(self._retry_at, self._audit_at, math.inf if self._why else self.self_check.wake_at)
 
@@ -219,9 +219,10 @@ class Follower:
         now = self._clock()
         self._look_at_the_clock(now)
         # The first snapshot is no change, and after a loss only what is different in the end is one.
-        if self._why not in (_Why.START, _Why.LOSS):
-            self._publish(self._cache.take_changes())
-        if self._why is None and self.self_check.turn(now):
+        if not self._unpublished and self._why not in (_Why.START, _Why.LOSS):
+            self._take_changes(self._cache.take_changes())
+        self._publish()
+        if self._why is None and not self._unpublished and self.self_check.turn(now):
             self._lost("a lookup differs from the kernel's answer")
         return received.more
 
@@ -245,11 +246,19 @@ class Follower:
             self._check_due = True
             self._begin(_Why.AUDIT)
 
-    def _publish(self, batch: ChangeBatch) -> None:
-        if not batch:
+    def _take_changes(self, batch: ChangeBatch) -> None:
+        if batch:
+            self.statistics.batches += 1
+            self._unpublished.extend(portions(batch))
+
+    def _publish(self) -> None:
+        """Publish a portion of what changed: mostly all. A turn of the loop applies fewer changes than one has."""
+        if not self._unpublished:
             return
-        self.statistics.batches += 1
-        self._on_batch(batch)
+        portion = self._unpublished.popleft()
+        if not self._unpublished and self._why not in (_Why.START, _Why.LOSS):
+            self._cache.resyncing = False  # not before: nobody is judged while half of it is told
+        self._on_batch(portion)
 
     # ---- what comes in ---------------------------------------------------------------------------
 
@@ -347,9 +356,8 @@ class Follower:
 
     def _go_on_settling(self) -> None:
         """Do a piece of what follows a dump; a big table's takes many turns of the loop."""
-        if self._settling is not None and next(self._settling, _SETTLED) is _SETTLED:
-            self._settling = None
-            self._next()
+        if self._settling is not None:
+            next(self._settling, None)
 
     def _settle(self, staging: Staging) -> Generator[None, None, None]:
         part = staging.part
@@ -363,6 +371,8 @@ class Follower:
             self._leave_part()
         else:
             self._repeat_part()
+        self._settling = None
+        self._next()
 
     def _repeat_part(self) -> None:
         self.statistics.repeated_dumps += 1
@@ -396,7 +406,19 @@ class Follower:
         """End the round, or go on later with what could not be settled."""
         if EVERYTHING in self._doubts.values() and self._why is not _Why.AUDIT:
             self._try_later()
-            return
+        elif self._why is _Why.LOSS:
+            self._settling = self._end_loss()
+            self._go_on_settling()
+        else:
+            self._end_round()
+
+    def _end_loss(self) -> Generator[None, None, None]:
+        batch = yield from self._cache.take_net_changes(self._reason)
+        self._settling = None
+        self._end_round()
+        self._take_changes(batch)
+
+    def _end_round(self) -> None:
         why, self._why = self._why, None
         now = self._clock()
         self._audit_at = now + self._audit_interval()
@@ -406,15 +428,9 @@ class Follower:
         elif self._check_due:
             self._check_due = False
             self.self_check.begin()
-        match why:
-            case _Why.START:
-                self._cache.start_recording()
-                self.ready.set()
-            case _Why.LOSS:
-                self._cache.resyncing = False
-                self._publish(self._cache.take_net_changes(self._reason))
-            case _:
-                pass  # what an audit finds is published as it is found
+        if why is _Why.START:
+            self._cache.start_recording()
+            self.ready.set()
 
     def _audit_interval(self) -> float:
         if self._audit_seconds is not None:

@@ -2,6 +2,7 @@
 
 from ._cache import Cache as Cache
 from ._changes import (
+    FOUND_BY_DUMP as FOUND_BY_DUMP,
     AddressChange as AddressChange,
     ChangeBatch as ChangeBatch,
     GatewayChange as GatewayChange,
@@ -9,12 +10,12 @@ from ._changes import (
     NeighbourChange as NeighbourChange,
     RouteChange as RouteChange,
     RuleChange as RuleChange,
+    portions as portions,
 )
 from ._differences import Difference as Difference
 from ._explain import Explanation as Explanation, Step as Step, Why as Why
 from ._overlay import Overlay as Overlay
 from ._query import LookupOptions as LookupOptions
-from ._settling import FOUND_BY_DUMP as FOUND_BY_DUMP
 from ._staging import (
     EVERYTHING as EVERYTHING,
     NO_DOUBTS as NO_DOUBTS,

@@ -24,7 +24,7 @@ from ..netlink import (
     RouteBody,
 )
 from . import _implied as implied
-from ._changes import ChangeBatch, LinkChange, NeighbourChange, RouteChange, RuleChange, net_of
+from ._changes import ChangeBatch, LinkChange, NeighbourChange, RouteChange, RuleChange, net_in_pieces
 from ._editor import Editor
 from ._explain import Explanation
 from ._lookup import explain, resolve
@@ -170,9 +170,13 @@ class Cache:
         batch = self._editor.take_batch()
         return self._numbered(batch)
 
-    def take_net_changes(self, resynced: str) -> ChangeBatch:
-        """Do the same after a resync, with only what is different in the end, and the reason; anything may differ."""
-        batch = net_of(self._editor.take_batch())
+    def take_net_changes(self, resynced: str) -> Generator[None, None, ChangeBatch]:
+        """Do the same after a resync, with only what is different in the end, and the reason; anything may differ.
+
+        Yields now and then, as there may be hundreds of thousands; given up before its end, it has taken nothing.
+        """
+        yield from net_in_pieces(self._editor.batch)
+        batch = self._editor.take_batch()
         batch.resynced = resynced
         batch.everything = True
         return self._numbered(batch)

@@ -54,7 +54,7 @@ class Editor:
     def touch(self, part: Part, key: Hashable) -> None:
         """Note that a notification spoke of an entry."""
         if self.staging is not None and self.staging.part is part:
-            self.staging.touched.add(key)
+            self.staging.touch(key)
 
     def contest(self, *parts: Part) -> None:
         """Note that the kernel changed entries of these parts without naming them."""
@@ -85,7 +85,8 @@ class Editor:
             self._remember_gateways(family, key[0], tables.get(key))
         for table, length, destinations, numbers, before in tables.exchange(changing):
             if staging is not None and staging.part is ROUTES_OF[family]:
-                staging.touched.update((table, length, destination) for destination in destinations)
+                for destination in destinations:
+                    staging.touch((table, length, destination))
             steps = {
                 number: [(body, changing[body]) for body in bodies(node) if body in changing]
                 for number, node in before.items()

@@ -2,48 +2,29 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Generator, Hashable, Iterable, Mapping
-from typing import TypeVar, cast
+from typing import TypeVar
 
-from ..netlink import AF_INET6, RouteBody
-from ._changes import LinkChange, NeighbourChange, RouteChange, RuleChange
-from ._differences import Prefix
+from ._changes import FOUND_BY_DUMP, LinkChange, NeighbourChange, RuleChange
 from ._editor import Editor
-from ._nodes import bodies, joins_siblings, slot_of
+from ._settling_routes import settle_routes
 from ._staging import ALL_RULES, EVERYTHING, ROUTES_OF, Doubts, Part, Staging, weigh
-from ._tables import PIECE, NodeKey, RouteTables
 from ._values import Link
 
 _K = TypeVar("_K", bound=Hashable)
 _V = TypeVar("_V")
-# The cause of a change that no notification told of.
-FOUND_BY_DUMP = "found by a dump"
 
 
 def settle_in_pieces(editor: Editor, staging: Staging) -> Generator[None, None, Doubts]:
     """Take a complete dump's word where it can be taken; returns what of that part is doubtful still.
 
-    Yields now and then, because to compare a million routes takes a while: notifications may be applied meanwhile,
-    and are held against the dump like those that came before its end. Small tables are settled without a pause.
+    Yields now and then, because a million routes take a while: notifications may be applied meanwhile, and are held
+    against the dump like those that came before its end. Small tables are settled without a pause.
     """
-    family = staging.family
-    if staging.part is not ROUTES_OF.get(family):
-        editor.staging = None
-        return _settle(editor, staging)
-    living, staged = editor.state.tables[family], staging.state.tables[family]
-    yield from staged.loaded()
-    at_once = living.prefixes() + staged.prefixes() < PIECE
-    # Before the tables are known for the first time nothing is a change, and differences need not be found.
-    for found in living.compare(staged) if editor.recording else ():
-        staging.differing.update(found)
-        if not at_once:
-            yield
+    if staging.part is ROUTES_OF.get(staging.family):
+        return (yield from settle_routes(editor, staging))
     editor.staging = None
-    still = _settle(editor, staging)
-    if editor.state.tables[family] is staged and not at_once:
-        yield from living.take_apart()
-    return still
+    return _settle(editor, staging)
 
 
 def _settle(editor: Editor, staging: Staging) -> Doubts:
@@ -63,7 +44,7 @@ def _settle(editor: Editor, staging: Staging) -> Doubts:
         case Part.NEIGHBOURS:
             return _settle_neighbours(editor, staging)
         case Part.IPV4_ROUTES | Part.IPV6_ROUTES:
-            return _settle_routes(editor, staging)
+            raise AssertionError("routes are settled in pieces")
 
 
 def _settle_links(editor: Editor, staging: Staging) -> Doubts:
@@ -134,87 +115,6 @@ def _settle_neighbours(editor: Editor, staging: Staging) -> Doubts:
     failed ^= set(taken)
     editor.batch.neighbours += [NeighbourChange(*key, failed=key in found) for key in taken]
     return still
-
-
-def _settle_routes(editor: Editor, staging: Staging) -> Doubts:
-    """Swap the staged tables in, once what the living ones know better has been put into them."""
-    family = staging.family
-    living, staged = editor.state.tables[family], staging.state.tables[family]
-    differing = _differing_still(living, staged, staging)
-    if family == AF_INET6 and staging.doubts is not EVERYTHING:
-        differing = [key for key in differing if not _explain(staging, key, bodies(living.get(key)))]
-    taken, kept, still = _weigh(differing, staging)
-    for key in kept:
-        staged.put(key, bodies(living.get(key)))
-    for key in taken if editor.recording else ():
-        before, after = bodies(living.get(key)), bodies(staged.get(key))
-        staging.note(Prefix(family, key), before, after)
-        if key[1] == 0:
-            editor.set_routes(family, key, after)  # remembers the gateways
-        _note_difference(editor, key[2], before, after)
-    editor.state.tables[family] = staged
-    editor.see_dumped_flags(staging)
-    return still
-
-
-def _differing_still(living: RouteTables, staged: RouteTables, staging: Staging) -> list[NodeKey]:
-    """Of the prefixes that were found to differ, and those that may do for another reason, the ones that do now."""
-    doubtful = staging.doubts or ()
-    # What is touched or doubtful of a part with routes are prefixes.
-    others = cast(Iterable[NodeKey], (*staging.touched, *doubtful))
-    return [key for key in dict.fromkeys((*staging.differing, *others)) if living.get(key) != staged.get(key)]
-
-
-def _note_difference(
-    editor: Editor, destination: int, before: tuple[RouteBody, ...], after: tuple[RouteBody, ...]
-) -> None:
-    gone = [body for body in before if body not in after]
-    came = [body for body in after if body not in before]
-    if not gone and not came:
-        # Only the order differs, and of equals the first is in use: each place has another route now.
-        moved = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
-        editor.batch.routes += [RouteChange(destination, old, new, FOUND_BY_DUMP) for old, new in moved]
-        return
-    if len(gone) == len(came) == 1:
-        editor.batch.routes.append(RouteChange(destination, gone[0], came[0], FOUND_BY_DUMP))
-        return
-    editor.batch.routes += [RouteChange(destination, body, None, FOUND_BY_DUMP) for body in gone]
-    editor.batch.routes += [RouteChange(destination, None, body, FOUND_BY_DUMP) for body in came]
-
-
-def _explain(staging: Staging, key: NodeKey, before: tuple[RouteBody, ...]) -> bool:
-    """Put what an IPv6 dump leaves out of a prefix into the staged tables; whether that was all that differed.
-
-    Then neither is a difference: a route between siblings (see `_hidden`), and another order within one metric,
-    where the kernel's own is taken.
-    """
-    staged = staging.state.tables[staging.family]
-    after = bodies(staged.get(key))
-    hidden = _hidden(before, after)
-    if hidden:
-        staging.note_exception(Prefix(staging.family, key), before, after)
-        # Behind the others of its slot; the sort is stable.
-        after = tuple(sorted((*after, *hidden), key=lambda body: (-body.source_length, body.source, body.priority)))
-        staged.put(key, after)
-    return Counter(before) == Counter(after)
-
-
-def _hidden(before: tuple[RouteBody, ...], after: tuple[RouteBody, ...]) -> list[RouteBody]:
-    """The known routes that a dump leaves out although they are there.
-
-    From the first sibling of a group the kernel's dump goes on behind the last one (rt6_dump_route), and so skips
-    what lies between and is none. Such a route is in use nevertheless, and shows up when the group is gone
-    (docs/kernel.md). What stands before the group, or has no group in its slot, is not skipped.
-    """
-    groups = {slot_of(body) for body in after if joins_siblings(body) and len(body.nexthops) > 1}
-    passed: set[tuple[int, int, int]] = set()
-    hidden: list[RouteBody] = []
-    for body in before:
-        if joins_siblings(body):
-            passed.add(slot_of(body))
-        elif body not in after and slot_of(body) in groups & passed:
-            hidden.append(body)
-    return hidden
 
 
 def _weigh(differing: Iterable[_K], staging: Staging) -> tuple[list[_K], list[_K], set[_K]]:

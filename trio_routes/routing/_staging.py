@@ -124,6 +124,7 @@ class Staging:
       state: What the dump says; only that part of it is filled in.
       flagged: Bodies as the dump showed them, with DEAD or LINKDOWN flags.
       touched: Entries that a notification spoke of since the dump began.
+      late: Those of them that are to be decided of anew, since settling began.
       differing: Prefixes under which the complete dump was found to differ from the living tables.
       ways: Links by which next hops died or came alive meanwhile; NETCONFA_IFINDEX_ALL is any.
       contested: Whether the kernel changed something meanwhile without naming the entries.
@@ -144,17 +145,27 @@ class Staging:
         self.state: State = State()
         self.flagged: list[RouteBody] = []
         self.touched: set[Hashable] = set()
-        self.differing: set[NodeKey] = set()
+        self.late: set[Hashable] = set()
+        self.differing: dict[NodeKey, None] = {}
         self.ways: set[int] = set()
         self.contested = False
         # Bodies come as shared objects, hundreds of thousands of times; found by identity, which needs them kept.
         self._homes: dict[int, Home | None] = {}
         self._met: list[RouteBody] = []
 
+    def touch(self, key: Hashable) -> None:
+        """A notification spoke of an entry."""
+        self.touched.add(key)
+        self.late.add(key)
+
     def note(self, subject: object, cached: object, dumped: object) -> None:
         """Note a difference of which the dump's word is taken."""
         if self.doubts is not EVERYTHING:
-            self.found.append(Difference(self.part.value, subject, cached, dumped))
+            self.found.append(self.difference(subject, cached, dumped))
+
+    def difference(self, subject: object, cached: object, dumped: object) -> Difference:
+        """One difference of this part."""
+        return Difference(self.part.value, subject, cached, dumped)
 
     def note_exception(self, subject: object, cached: object, dumped: object) -> None:
         """Note a difference in which the dump is wrong."""
