@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -113,6 +114,19 @@ async def test_a_started_program_can_be_asked_to_end(lab: testing.Lab) -> None:
     assert process.returncode == 7
     process.terminate()
     process.kill()
+
+
+async def test_a_started_program_can_be_sent_any_signal_that_it_handles(lab: testing.Lab) -> None:
+    program = "trap 'echo heard' HUP; echo ready; while :; do sleep 0.02; done"
+    process = lab.host("a").start(["sh", "-c", program], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    with trio.fail_after(5):
+        assert await process.stdout.receive_some() == b"ready\n"
+        process.send_signal(signal.SIGHUP)
+        assert await process.stdout.receive_some() == b"heard\n"
+    process.kill()
+    await process.wait()
+    process.send_signal(signal.SIGHUP)
 
 
 async def test_waiting_for_a_program_can_be_cancelled(lab: testing.Lab) -> None:

@@ -96,7 +96,7 @@ class Row:
       play: Opens the connections and changes the network.
       families: Of which it is true.
       sides: Who may have opened the connection: this host ("client") or its peer ("server").
-      program: Without which it cannot be played; "" if there is none.
+      programs: Without which it cannot be played.
     """
 
     number: str
@@ -106,7 +106,7 @@ class Row:
     play: Playing
     families: tuple[Family, ...]
     sides: tuple[Side, ...]
-    program: str = ""
+    programs: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -124,9 +124,8 @@ class Case:
 
     @property
     def lacks(self) -> str:
-        """The program for want of which this cannot be played, or ""."""
-        program = self.row.program
-        return program if program and shutil.which(program) is None else ""
+        """The programs for want of which this cannot be played, or ""."""
+        return ", ".join(program for program in self.row.programs if shutil.which(program) is None)
 
     def __str__(self) -> str:
         return f"{self.row.name}-IPv{self.family}-{self.side}"
@@ -147,12 +146,12 @@ class Rows:
         *,
         families: tuple[Family, ...] = (4, 6),
         sides: tuple[Side, ...] = ("client", "server"),
-        program: str = "",
+        programs: tuple[str, ...] = (),
     ) -> Callable[[Playing], Playing]:
         """Add the decorated function as a row."""
 
         def add(play: Playing) -> Playing:
-            self.all.append(Row(number, situation, network, expected, play, families, sides, program))
+            self.all.append(Row(number, situation, network, expected, play, families, sides, programs))
             return play
 
         return add

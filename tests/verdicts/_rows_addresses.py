@@ -1,11 +1,11 @@
-"""Rows 36 to 45: addresses. Those that DHCP clients make are in test_producers.py, with real clients."""
+"""Rows 36 to 45: addresses. Those of DHCP clients, 36 and 37, are in `_rows_producers.py`."""
 
 from __future__ import annotations
 
 import trio
 
 from tests.verdicts._advertise import advertise_prefix, automatic_address
-from tests.verdicts._row import BY_PATH, Acquitted, Closed, Kept, Network, NotRun, Rows
+from tests.verdicts._row import BY_PATH, Acquitted, Closed, Kept, Network, Rows
 from tests.verdicts._stage import Stage
 from trio_routes import Policy, Verdict
 
@@ -14,11 +14,6 @@ ROUTED = Network(nat=False)
 
 addresses = Rows()
 row = addresses.row
-
-NOT_RUN: list[NotRun] = [
-    ("36", "DHCP renews", "with real clients in test_producers.py"),
-    ("37", "dhclient restarts", "with real clients in test_producers.py"),
-]
 
 
 def _delete(stage: Stage) -> None:

@@ -163,7 +163,7 @@ async def bound_by_arp(stage: Stage) -> None:
     "marks set by nftables: the lookup names a dead gateway",
     ROUTED,
     Acquitted(Verdict.EGRESS_CHANGED, BY_KEEPALIVE),
-    program="nft",
+    programs=("nft",),
 )
 async def marked(stage: Stage) -> None:
     rules = "add table inet m; add chain inet m out { type route hook output priority mangle; }; "

@@ -246,7 +246,7 @@ async def pod_route_returns(stage: Stage) -> None:
     ROUTED_AND_SPARE,
     Acquitted(Verdict.GATEWAY_CHANGED, BY_KEEPALIVE),
     sides=("client",),
-    program="nft",
+    programs=("nft",),
 )
 async def cluster_address(stage: Stage) -> None:
     cluster = {4: "10.96.0.7", 6: "fd00:96::7"}[stage.family]

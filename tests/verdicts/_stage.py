@@ -17,6 +17,8 @@ import socket
 from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from ipaddress import ip_address
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal, TypeAlias
 
 import attrs
@@ -42,6 +44,10 @@ SERVICE = {4: "192.0.2.1", 6: "2001:db8:5::1"}
 SERVICE_PREFIX = {4: "192.0.2.0/24", 6: "2001:db8:5::/64"}
 
 _MARKERS = 4242  # a table that no rule leads to
+
+
+class MachineBusyError(Exception):
+    """What takes a moment took so long that the row shows nothing; the runner plays it again."""
 
 
 @attrs.define(eq=False)
@@ -126,6 +132,7 @@ class Stage:
       pt: Of the device.
       family: 4 or 6.
       sides: Which connections are wanted.
+      scratch: A folder for the files of the row's programs.
       guarded: The connections.
       controls: Connections that nothing may touch.
       since: When the change that counts was about to happen.
@@ -138,6 +145,7 @@ class Stage:
     family: Family
     sides: tuple[Side, ...]
     nursery: trio.Nursery
+    scratch: Path
     guarded: dict[Side, Guarded] = attrs.field(factory=dict[Side, Guarded])
     controls: list[Ends] = attrs.field(factory=list[Ends])
     since: float = 0.0
@@ -205,6 +213,12 @@ class Stage:
     def now(self) -> None:
         """Say that the change that counts is about to happen."""
         self.since = trio.current_time()
+
+    def busy_after(self, seconds: float) -> None:
+        """Give up if more has passed since the change: programs were to undo it much faster."""
+        took = trio.current_time() - self.since
+        if took > seconds:
+            raise MachineBusyError(f"undoing it took {took:.2f} s")
 
     def move_to_lte(self) -> None:
         """A better default route, by the other uplink."""
@@ -399,15 +413,16 @@ async def open_stage(
     net = lab.two_uplinks(nat=nat, spare_gateway=spare_gateway, lte_metric=lte_metric)
     if nat:
         _add_routes_back(net)
-    async with open_pt(netns=net.device.netns) as pt, trio.open_nursery() as nursery:
-        stage = Stage(lab, net, pt, family, sides, nursery)
-        try:
-            await nursery.start(stage.watch)
-            yield stage
-        finally:
-            nursery.cancel_scope.cancel()
-            with trio.CancelScope(shield=True):  # closing one is a checkpoint, and there are more
-                await stage.aclose()
+    with TemporaryDirectory(prefix="verdicts-", ignore_cleanup_errors=True) as scratch:
+        async with open_pt(netns=net.device.netns) as pt, trio.open_nursery() as nursery:
+            stage = Stage(lab, net, pt, family, sides, nursery, Path(scratch))
+            try:
+                await nursery.start(stage.watch)
+                yield stage
+            finally:
+                nursery.cancel_scope.cancel()
+                with trio.CancelScope(shield=True):  # closing one is a checkpoint, and there are more
+                    await stage.aclose()
 
 
 def _add_routes_back(net: TwoUplinks) -> None:

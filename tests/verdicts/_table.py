@@ -8,6 +8,7 @@ from tests.verdicts import (
     _rows_addresses,
     _rows_gateways,
     _rows_links,
+    _rows_producers,
     _rows_sockets,
     _rows_tunnels,
     _rows_uplinks,
@@ -22,14 +23,13 @@ ROWS: list[Row] = [
     *_rows_gateways.gateways.all,
     *_rows_links.links.all,
     *_rows_sockets.sockets.all,
+    *_rows_producers.producers.all,
 ]
 
 NOT_RUN: list[NotRun] = sorted(
     [
         *_rows_uplinks.NOT_RUN,
         *_rows_tunnels.NOT_RUN,
-        *_rows_addresses.NOT_RUN,
-        *_rows_gateways.NOT_RUN,
         *_rows_links.NOT_RUN,
         *_rows_sockets.NOT_RUN,
     ],

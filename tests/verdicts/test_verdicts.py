@@ -16,6 +16,6 @@ pytestmark = [pytest.mark.netns, pytest.mark.verdicts]
 
 def test_row(case: Case, outcomes: Outcomes) -> None:
     if case.lacks:
-        pytest.skip(f"there is no program {case.lacks!r}")
+        pytest.skip(f"not installed: {case.lacks}")
     outcome = outcomes[case]
     assert not outcome.problem, f"{case}: {outcome.problem} (the kernel's truth: {outcome.truth}; ours: {outcome.ours})"

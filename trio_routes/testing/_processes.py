@@ -76,14 +76,18 @@ class LabProcess:
         return self._popen.returncode
 
     def terminate(self) -> None:
-        """Ask the program to end (SIGTERM).
+        """Ask the program to end (SIGTERM); see ``send_signal()``."""
+        self.send_signal(signal.SIGTERM)
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the program; nothing happens if it has ended.
 
         As the first process of its PID namespace it does not receive signals that it has no handler for
         (pid_namespaces(7)): what has none needs ``kill()``.
         """
         # Not to our own child: that is unshare(1), which ignores SIGTERM and passes nothing on.
         for pid in _children(self._popen.pid):
-            os.kill(pid, signal.SIGTERM)
+            os.kill(pid, number)
 
     def kill(self) -> None:
         """End the program and all that it started (SIGKILL)."""
