@@ -44,8 +44,8 @@ class Oracle:
       capport: What the network says besides.
     """
 
-    kinds: dict[str | None, Finding] = attrs.field(factory=dict)
-    asked: list[tuple[float, str | None, int]] = attrs.field(factory=list)
+    kinds: dict[str | None, Finding] = attrs.field(factory=dict[str | None, Finding])
+    asked: list[tuple[float, str | None, int]] = attrs.field(factory=list[tuple[float, str | None, int]])
     takes: float = 0.0
     capport: Capport | None = None
 
