@@ -100,6 +100,8 @@ def stage(*routes: str) -> Generator[Stage]:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     ip(f"link add {LINK} type veth peer name {PEER_LINK}", f"address add {OUR_ADDRESS}/16 dev {LINK}")
+    # Else the routes of the links' IPv6 addresses come in a second later, among what is measured.
+    ip(*(f"link set dev {link} addrgenmode none" for link in (LINK, PEER_LINK)))
     made = Stage()
     try:
         ip(f"link set {PEER_LINK} netns {made.peer.process.pid}", "link set dev lo up", f"link set dev {LINK} up")

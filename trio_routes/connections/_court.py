@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -118,7 +118,7 @@ class Court:
 
     def touch(self, batch: ChangeBatch) -> None:
         """Put every connection on the docket that a batch can touch."""
-        if batch.resynced or any(_is_ipv6(change) for change in batch.routes):
+        if batch.resynced or _has_ipv6(batch.routes):
             self._ipv6_generation = batch.generation
         for connections, cause in self.index.touched_by(batch):
             self.docket.mark(connections, cause)
@@ -333,6 +333,9 @@ class Court:
         self._ended(connection)
 
 
-def _is_ipv6(change: RouteChange) -> bool:
-    body = change.new or change.old
-    return body is not None and body.family == AF_INET6
+def _has_ipv6(changes: Iterable[RouteChange]) -> bool:
+    for change in changes:
+        body = change.new or change.old
+        if body is not None and body.family == AF_INET6:
+            return True
+    return False

@@ -65,7 +65,8 @@ def _why_unjudged(flow: Flow) -> str:
 def _endpoint(address: IPAddress | None, port: int) -> str:
     if address is None:
         return f"*:{port}"
-    return f"{address}:{port}" if address.version == 4 else f"[{address}]:{port}"
+    # !s, because an address formats itself by way of three more functions.
+    return f"{address!s}:{port}" if address.version == 4 else f"[{address!s}]:{port}"
 
 
 @attrs.frozen(kw_only=True)

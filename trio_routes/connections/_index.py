@@ -308,7 +308,7 @@ def _was_in_the_way(old: RouteBody | None) -> bool:
 
 def _add(found: list[Touched], bundles: dict[Bundle, None] | None, cause: str) -> None:
     if bundles:
-        found.extend((bundle.members, cause) for bundle in bundles)
+        found += [(bundle.members, cause) for bundle in bundles]
 
 
 def _discard(shelf: dict[_K, dict[Bundle, None]], key: _K, bundle: Bundle) -> None:
