@@ -88,8 +88,8 @@ def scale() -> tuple[str, list[Line]]:
         Line("with one connection: one at a time", figures["event, one connection"]),
         Line("memory of a registered connection, beside its stream", figures["memory"], "B", 1024),
         Line("with a guard, not entered", figures["memory of a guard"], "B"),
-        Line("registering a connection", figures["register"]),
-        Line("releasing it", figures["release"]),
+        Line("registering a connection, CPU time", figures["register"]),
+        Line("releasing it, CPU time", figures["release"]),
     ]
 
 
