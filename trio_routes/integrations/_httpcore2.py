@@ -8,6 +8,7 @@ from typing import ClassVar, final
 import httpcore2
 
 from .._errors import NoRouteError, RouteLostError
+from ..connections import GuardedStream
 from ._network import Errors, NetworkBackend, NetworkStream, opener
 from ._pooled import GuardedConnection
 
@@ -63,8 +64,11 @@ class GuardedBackend(NetworkBackend[_Stream], httpcore2.AsyncNetworkBackend):
     that is SUSPECT or LOST is closed by its pool rather than lent; for HTTP/2, see `GuardedConnectionPool`.
     """
 
-    stream = _Stream
     errors: ClassVar[Errors] = _ERRORS
+
+    def stream_over(self, guarded: GuardedStream) -> _Stream:
+        """Make a network stream of a guarded one."""
+        return _Stream(guarded)
 
 
 @final

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import ssl
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from typing import ClassVar, Generic, Protocol, TypeAlias, TypeVar, Unpack
@@ -186,14 +187,13 @@ class NetworkStream:
         return ordinary(error)
 
 
-class NetworkBackend(Generic[_S]):
+class NetworkBackend(ABC, Generic[_S]):
     """Connects by a pt; it has the methods of httpcore's `AsyncNetworkBackend`.
 
     Attributes:
-      stream: The class of the streams that it makes.
+      errors: The library's.
     """
 
-    stream: Callable[[GuardedStream], _S]
     errors: ClassVar[Errors]
 
     def __init__(self, pt: Pt, *, wait_for_route: bool = False, **options: Unpack[ConnectOptions]) -> None:
@@ -254,6 +254,10 @@ class NetworkBackend(Generic[_S]):
             raise self.errors.connect(error) from error
         return await self._made(self._pt.guard_stream(plain, label=path), socket_options)
 
+    @abstractmethod
+    def stream_over(self, guarded: GuardedStream) -> _S:
+        """Make a network stream of a guarded one."""
+
     async def sleep(self, seconds: float) -> None:
         """Wait, for the pool's retries. A checkpoint."""
         await trio.sleep(seconds)
@@ -280,7 +284,7 @@ class NetworkBackend(Generic[_S]):
         waiting = opener.get()
         if waiting is not None:
             waiting.opened(guarded.connection)
-        return self.stream(guarded)  # noqa: ASYNC910 -- the last step of one who has had his checkpoint
+        return self.stream_over(guarded)  # noqa: ASYNC910 -- the last step of one who has had his checkpoint
 
 
 def _seconds(timeout: float | None) -> float:
