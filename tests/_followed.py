@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from ipaddress import ip_address, ip_network
 
 import trio
@@ -43,6 +44,7 @@ class Followed:
     Attributes:
       batches: What was published, with the time.
       peers: What the self-check is to ask first.
+      on_batch: Called after each batch.
     """
 
     def __init__(self, nursery: trio.Nursery) -> None:
@@ -51,6 +53,7 @@ class Followed:
         self.batches: list[ChangeBatch] = []
         self.times: list[float] = []
         self.peers: list[Question] = []
+        self.on_batch: Callable[[], None] | None = None
         self.follower = Follower(Channel(self.wire), self.cache, self._note, peers=lambda: self.peers)
         self.statistics = self.follower.statistics
         self._nursery = nursery
@@ -60,6 +63,8 @@ class Followed:
 
     def _note(self, batch: ChangeBatch) -> None:
         self.batches.append(batch)
+        if self.on_batch is not None:
+            self.on_batch()
         self.times.append(trio.current_time())
 
     async def start(self, *routes: RouteMessage) -> None:

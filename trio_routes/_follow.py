@@ -219,9 +219,10 @@ class Follower:
         now = self._clock()
         self._look_at_the_clock(now)
         # The first snapshot is no change, and after a loss only what is different in the end is one.
+        self._publish()
         if not self._unpublished and self._why not in (_Why.START, _Why.LOSS):
             self._take_changes(self._cache.take_changes())
-        self._publish()
+            self._publish()
         if self._why is None and not self._unpublished and self.self_check.turn(now):
             self._lost("a lookup differs from the kernel's answer")
         return received.more
