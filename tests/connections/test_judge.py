@@ -6,8 +6,10 @@ connections is for the kernel tests; here it is held to what the table says it s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies as st
@@ -236,50 +238,113 @@ def peer_becomes_local(site: Site) -> None:
     site.network.add_address(site.peer, C2)
 
 
+def another_address_of_the_subnet_takes_over(site: Site) -> None:
+    site.network.add_address(site.neighbour, C1)
+    site.network.delete_address(site.s1, C1)
+
+
+def member_of_a_bond_fails(site: Site) -> None:
+    site.network.link_is(C3)
+    site.network.link_is(C3, NO_CARRIER)
+
+
+Said = Verdict | tuple[Verdict, Verdict]
+TABLE: tuple[tuple[str, Situation, Said], ...] = (
+    ("1,26,46", nothing, UNCHANGED),
+    ("2,34,71,74", carrier_goes, CARRIER_LOST),
+    ("3", carrier_goes_and_networkd_drops_all, SOURCE_GONE),
+    ("12,89", address_goes, SOURCE_GONE),
+    ("4", address_goes_and_another_link_takes_over, SOURCE_GONE),
+    ("5,7,8,9,10,14", better_default_by_the_other_link, EGRESS),
+    ("6", better_default_comes_and_goes, UNCHANGED),
+    ("13", metric_changes, UNCHANGED),
+    ("15,24,37,42", everything_goes_and_comes_back, UNCHANGED),
+    ("16", split_tunnel_elsewhere, UNCHANGED),
+    ("17", split_tunnel_over_the_peer, EGRESS),
+    ("18,27", full_tunnel_by_halves, EGRESS),
+    ("19", host_route_by_the_old_gateway_under_a_full_tunnel, UNCHANGED),
+    ("20,21,56", full_tunnel_by_rule, EGRESS),
+    ("22", unreachable_default_by_rule, REJECTED),
+    ("23,35", vpn_link_goes, SOURCE_GONE),
+    ("25,61", blackhole_wins, REJECTED),
+    ("25,61b", prohibit_wins, REJECTED),
+    ("62,63", only_the_backstop_is_left, REJECTED),
+    ("28", container_bridge_elsewhere, UNCHANGED),
+    ("29", container_bridge_over_the_peer, EGRESS),
+    ("36", address_renewed, UNCHANGED),
+    ("39", another_address_of_the_subnet_takes_over, SOURCE_GONE),
+    ("40,41", prefsrc_of_the_route_changes, UNCHANGED),
+    ("47,48,49,64,66", gateway_replaced, GATEWAY),
+    ("47b", gateway_gone_peer_on_link, GATEWAY),
+    ("65", second_gateway_joins, UNCHANGED),
+    ("53", more_specific_same_path, UNCHANGED),
+    ("54", more_specific_other_link, EGRESS),
+    ("59,60,68", routes_flushed, NO_ROUTE),
+    ("73", link_down_keeping_everything_listed, (NO_ROUTE, SOURCE_GONE)),
+    ("76", renamed, UNCHANGED),
+    ("70", member_of_a_bond_fails, UNCHANGED),
+    ("69,75", enslaved_to_a_bridge, EGRESS),
+    ("67", gateway_fails, GATEWAY_FAILED),
+    ("88", peer_becomes_local, PEER_MOVED),
+)
+
+# Rows of which the tables show nothing of their own to judge, and where they are tested.
+ELSEWHERE = {
+    32: "the lookup is for the address that the application sees: as any row",
+    38: "rows 4 and 12 with Policy.patient(): test_clock.py",
+    77: "the clock's: test_clock.py, test_prober.py",
+    82: "rows 78 to 80: the local route is what counts",
+    85: "the judge sees no marks of nftables: evidence acquits, test_deadlines.py and the kernel tests",
+    91: "an IPv4 flow: test_flow.py",
+    92: "refused at registration: test_flow.py and the kernel tests",
+    93: "unjudged by its flow: test_flow.py",
+    95: "the clock's: test_clock.py",
+}
+
+
 @pytest.mark.parametrize(
     ("change", "ipv4", "ipv6"),
     [
         pytest.param(change, *(said if isinstance(said, tuple) else (said, said)), id=f"{rows}-{change.__name__}")
-        for rows, change, said in (
-            ("1", nothing, UNCHANGED),
-            ("2,34,71,74", carrier_goes, CARRIER_LOST),
-            ("3", carrier_goes_and_networkd_drops_all, SOURCE_GONE),
-            ("12,89", address_goes, SOURCE_GONE),
-            ("4", address_goes_and_another_link_takes_over, SOURCE_GONE),
-            ("5,7,8,9,10,14", better_default_by_the_other_link, EGRESS),
-            ("6", better_default_comes_and_goes, UNCHANGED),
-            ("13", metric_changes, UNCHANGED),
-            ("15,24,37,42", everything_goes_and_comes_back, UNCHANGED),
-            ("16", split_tunnel_elsewhere, UNCHANGED),
-            ("17", split_tunnel_over_the_peer, EGRESS),
-            ("18,27", full_tunnel_by_halves, EGRESS),
-            ("19", host_route_by_the_old_gateway_under_a_full_tunnel, UNCHANGED),
-            ("20,21,56", full_tunnel_by_rule, EGRESS),
-            ("22", unreachable_default_by_rule, REJECTED),
-            ("23,35", vpn_link_goes, SOURCE_GONE),
-            ("25,61", blackhole_wins, REJECTED),
-            ("25,61b", prohibit_wins, REJECTED),
-            ("62,63", only_the_backstop_is_left, REJECTED),
-            ("28", container_bridge_elsewhere, UNCHANGED),
-            ("29", container_bridge_over_the_peer, EGRESS),
-            ("36", address_renewed, UNCHANGED),
-            ("40,41", prefsrc_of_the_route_changes, UNCHANGED),
-            ("47,48,49,64,66", gateway_replaced, GATEWAY),
-            ("47b", gateway_gone_peer_on_link, GATEWAY),
-            ("65", second_gateway_joins, UNCHANGED),
-            ("53", more_specific_same_path, UNCHANGED),
-            ("54", more_specific_other_link, EGRESS),
-            ("59,60,68", routes_flushed, NO_ROUTE),
-            ("73", link_down_keeping_everything_listed, (NO_ROUTE, SOURCE_GONE)),
-            ("76", renamed, UNCHANGED),
-            ("69,75", enslaved_to_a_bridge, EGRESS),
-            ("67", gateway_fails, GATEWAY_FAILED),
-            ("88", peer_becomes_local, PEER_MOVED),
-        )
+        for rows, change, said in TABLE
     ],
 )
 def test_the_table(site: Site, change: Situation, ipv4: Verdict, ipv6: Verdict) -> None:
     assert verdict_after(site, change) is (ipv4 if site.family == 4 else ipv6)
+
+
+def numbers_in(text: str) -> set[int]:
+    return {int(number) for number in re.findall(r"[0-9]+", text)}
+
+
+def test_every_row_of_the_document_is_judged_here_or_said_to_be_elsewhere() -> None:
+    document = Path(__file__).parent.parent.parent / "docs" / "verdicts.md"
+    rows = {int(number) for number in re.findall(r"^\| (\d+) \|", document.read_text(), re.MULTILINE)}
+    assert len(rows) == 95
+    here = {number for rows_text, _, _ in TABLE for number in numbers_in(rows_text)}
+    names = [name for name in globals() if re.match(r"test_rows?_[0-9]", name)]
+    for name in names:
+        match = re.match(r"test_rows?_([0-9_]+)", name)
+        assert match is not None
+        here |= numbers_in(match[1])
+    assert rows - here - ELSEWHERE.keys() == set()
+    assert here & ELSEWHERE.keys() == set()
+
+
+def test_row_30_a_pods_on_link_helper_route_may_go(site: Site) -> None:
+    gateway = "169.254.1.1" if site.family == 4 else "fe80::ee"
+    site.network.add_route(f"{gateway}/{site.host}", dev=C1)
+    site.network.add_route(site.default, via=gateway, dev=C1, metric=100, replace=True)
+    assert verdict_after(site, lambda site: site.network.delete_route(f"{gateway}/{site.host}")) is UNCHANGED
+
+
+def test_row_58_an_asymmetric_servers_default_that_moves_to_its_own_link_is_uncertain(site: Site) -> None:
+    flow = site.flow(local=site.s2)
+
+    def moves(site: Site) -> None:
+        site.network.add_route(site.default, via=site.gw2, dev=C2, metric=100, replace=True)
+
+    assert verdict_after(site, moves, flow) is EGRESS
 
 
 # ---- situations with a beginning of their own ----------------------------------------------------------------

@@ -154,7 +154,18 @@ class Court:
             record.acquittal = None
         if record.acquittal is None:
             self._take_in(connection, finding.verdict, cause, moved=moved, first=first)
+            if finding.verdict is not Verdict.UNCHANGED and record.stand.standing is Standing.GOOD:
+                self._judge_new_baseline(connection, cause)
         self._file(connection)
+
+    def _judge_new_baseline(self, connection: Connection, cause: str) -> None:
+        """Judge one that goes on by another path, or whose policy ignores that, against the path that it has now.
+
+        Else what is wrong there, such as no carrier, would be found at the next change only, whatever that is about.
+        """
+        finding = find(connection, self.cache)
+        if not finding.verdict.keeps:
+            self._take_in(connection, finding.verdict, cause, moved=False, first=False)
 
     def mark(self, connection: Connection) -> None:
         """Note how far a suspect connection has got, half a second after the change (rule J4)."""
@@ -292,6 +303,9 @@ class Court:
             if verdict.cls is VerdictClass.UNCERTAIN and not stale:
                 learn(record)
                 record.before = record.now
+                # By the path that was proven another thing may be wrong, such as no carrier: that is overruled as well.
+                verdict = Verdict.UNCHANGED if self.adjourned else find(connection, self.cache).verdict
+            if verdict.keeps:
                 record.stand = clock.good()
             else:
                 record.acquittal = Acquittal(verdict, record.hops, self._ipv6_generation if stale else -1, by)

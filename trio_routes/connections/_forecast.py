@@ -18,7 +18,7 @@ from . import _clock as clock
 from ._account import path_text
 from ._decide import Circumstances, decide
 from ._finding import find
-from ._judge import has_slow_cause
+from ._judge import has_slow_cause, judge
 from ._suppose import Change, suppose
 from ._verdict import Standing, Verdict
 
@@ -146,6 +146,10 @@ def _prospects(court: Court, overlay: Overlay) -> Iterator[Prospect]:
         if record.stand.standing is Standing.LOST or record.unfit or record.references <= 0 or record.attempt:
             continue
         finding = find(connection, overlay)
+        if finding.verdict is Verdict.REROUTED:
+            # It would go on by that path, and be judged against it: there may be no carrier, for one.
+            by_then = judge(connection.flow, finding.hops, overlay, onlink=record.onlink)
+            finding = finding if by_then.verdict.keeps else by_then
         # Compared with the tables as they are, not with what is written of it: its turn may not have come.
         now = find(connection, court.cache)
         same = finding.verdict is now.verdict and finding.hops == now.hops
