@@ -33,11 +33,17 @@ row = producers.row
 
 def _serve_dhcp(stage: Stage, address: str) -> LabProcess:
     """Have the Wi-Fi's router lease one address."""
-    words = f"""dnsmasq --keep-in-foreground --conf-file=/dev/null --port=0 --interface=lan0 --bind-interfaces
+    # --no-daemon, because dnsmasq changes its groups otherwise, which a user namespace may not allow.
+    words = f"""dnsmasq --no-daemon --conf-file=/dev/null --port=0 --interface=lan0 --bind-interfaces
         --dhcp-range={address},{address},2m --dhcp-option=option:router,{stage.wifi} --dhcp-option=6
-        --dhcp-leasefile={stage.scratch}/leases --pid-file={stage.scratch}/dnsmasq.pid
-        --user=root --group=root --no-ping --dhcp-authoritative --log-facility={_log(stage)}"""
-    return stage.net.wifi_router.start(words.split())
+        --dhcp-leasefile={stage.scratch}/leases
+        --no-ping --dhcp-authoritative"""
+    return _start(stage.net.wifi_router, words.split(), _log(stage))
+
+
+def _start(host: Host, argv: list[str], log: Path) -> LabProcess:
+    with log.open("ab") as file:
+        return host.start(argv, stdout=file.fileno(), stderr=file.fileno())
 
 
 def _log(stage: Stage) -> Path:
@@ -69,17 +75,13 @@ def _start_dhclient(stage: Stage, *words: str) -> LabProcess:
     place = shlex.quote(str(stage.scratch))
     command = f"dhclient -d -4 -cf {config} -lf {place}/dhclient.leases -pf {place}/dhclient.pid"
     private = _in_private(f"mount --bind {place}/resolv.conf $(readlink -f /etc/resolv.conf)")
-    with (stage.scratch / "dhclient.log").open("ab") as log:
-        return stage.device.start(
-            [*private, *command.split(), *words, "wlan0"], stdout=log.fileno(), stderr=log.fileno()
-        )
+    return _start(stage.device, [*private, *command.split(), *words, "wlan0"], stage.scratch / "dhclient.log")
 
 
 def _start_dhcpcd(stage: Stage) -> LabProcess:
     private = _in_private("mount -t tmpfs none /run", "mount -t tmpfs none /var/lib/dhcpcd")
     command = "dhcpcd --nobackground --config /dev/null --ipv4only --noarp --script /bin/true --persistent wlan0"
-    with (stage.scratch / "dhcpcd.log").open("ab") as log:
-        return stage.device.start([*private, *command.split()], stdout=log.fileno(), stderr=log.fileno())
+    return _start(stage.device, [*private, *command.split()], stage.scratch / "dhcpcd.log")
 
 
 def _without_address(stage: Stage) -> str:
@@ -218,8 +220,7 @@ def _start_radvd(stage: Stage, router: Host, preference: str) -> LabProcess:
         f"AdvDefaultLifetime 1800; AdvDefaultPreference {preference}; }};\n"
     )
     command = f"radvd --nodaemon --config {config} --pidfile {stage.scratch}/{name}.pid --logmethod stderr"
-    with (stage.scratch / f"{name}.log").open("ab") as log:
-        return router.start(command.split(), stdout=log.fileno(), stderr=log.fileno())
+    return _start(router, command.split(), stage.scratch / f"{name}.log")
 
 
 async def _routers_known(stage: Stage, count: int) -> None:
@@ -275,8 +276,7 @@ async def _start_bird(stage: Stage, *, persist: bool) -> LabProcess:
         f"protocol static {{ {channel}; route {stage.server}/{stage.host_length} via {stage.wifi}; }}\n"
     )
     command = f"bird -f -c {config} -s {stage.scratch}/bird.ctl -P {stage.scratch}/bird.pid"
-    with (stage.scratch / "bird.log").open("ab") as log:
-        daemon = stage.device.start(command.split(), stdout=log.fileno(), stderr=log.fileno())
+    daemon = _start(stage.device, command.split(), stage.scratch / "bird.log")
     await _bird_route(stage)
     return daemon
 
