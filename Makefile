@@ -6,12 +6,13 @@
 # make fuzz-kernel SECONDS=60 SEED=n   random changes in a namespace: the cache and lookups against the kernel's
 # make bench-cache  the routing cache alone, at length, beside its peers
 # make bench-judge  judging connections: latency, scale, memory, each against its goal
+# make bench-streams  guarded streams beside bare ones: a call, throughput, TLS, HTTP, registering
 # make clean  everything that the above made
 #
 # Each target sets up what it needs in .venv and reuses it while pyproject.toml and constraints.txt stand.
 # ARGS="..." goes on to what runs: make test ARGS="-m netns -x".
 
-.PHONY: help demo test test-verdicts check bench bench-cache bench-judge clean
+.PHONY: help demo test test-verdicts check bench bench-cache bench-judge bench-streams clean
 .PHONY: check-format check-lint check-async check-mypy check-pyright check-public-types
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
@@ -116,6 +117,9 @@ bench-cache: $(TEST)
 
 bench-judge: $(TEST)
 	@$(PY) -m benchmarks.judge $(ARGS)
+
+bench-streams: $(TEST)
+	@$(PY) -m benchmarks.streams $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist benchmarks/build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

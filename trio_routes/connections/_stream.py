@@ -46,8 +46,9 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         self._registry = registry
         self._closed = False
         self._released = False
-        # Errors of the peer's making that came out of this stream; who runs a handler for it asks.
-        self._raised = weakref.WeakSet[trio.BrokenResourceError]()
+        # Errors of the peer's making that came out of this stream; who runs a handler for it asks. Most streams have
+        # none ever, and an empty set is half of what a guarded stream would take.
+        self._raised: weakref.WeakSet[trio.BrokenResourceError] | None = None
 
     @property
     def socket(self) -> trio.socket.SocketType:
@@ -65,7 +66,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         """Whether this very error came out of this stream, or tells of the loss of its connection."""
         if isinstance(error, RouteLostError):
             return error.connection is self.connection
-        return isinstance(error, trio.BrokenResourceError) and error in self._raised
+        return isinstance(error, trio.BrokenResourceError) and self._raised is not None and error in self._raised
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """Receive some data, as `trio.abc.ReceiveStream.receive_some`; b"" is the peer's end-of-file only.
@@ -194,6 +195,8 @@ class GuardedStream(trio.abc.HalfCloseableStream):
                 self._registry.lose(connection, evidence=f"reset while suspect: {error}")
             loss = self._record.loss
             if loss is None:
+                if self._raised is None:
+                    self._raised = weakref.WeakSet()
                 self._raised.add(error)
                 return error
             better = RouteLostError(connection, loss)
