@@ -73,12 +73,12 @@ def test_an_acquitted_connection_stays_acquitted_while_nothing_changes(
 ) -> None:
     async def main() -> None:
         watch = begin(family, beginning)
-        court = watch.registry.court
+        court, clerk = watch.registry.court, watch.registry.clerk
         connections = [watch.register(flow, policy=UNASKED) for flow in flows(watch.site)]
         happen(watch, numbers)
         suspects = [connection for connection in connections if connection.standing is Standing.SUSPECT]
         for connection in suspects:
-            court.acquit(connection, "the test")
+            clerk.acquit(connection, "the test")
         after = [told_of(connection) for connection in suspects]
         assert {standing(connection) for connection in connections} == {Standing.GOOD}
         told = len(watch.events)

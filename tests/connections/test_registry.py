@@ -235,7 +235,7 @@ async def test_a_loss_ends_the_stream_cancels_the_scopes_and_is_published_once_i
             f"{type(event).__name__}, standing {connection.record.stand.standing.value}, {scope.cancel_called}"
         )
 
-    bench.registry.court._herald._publish = note
+    bench.registry.court.herald._publish = note
     bench.site.network.delete_route(bench.site.default)
     bench.touch()
     assert connection.loss is not None

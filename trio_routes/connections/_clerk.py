@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 import trio
 
 from . import _clock as clock
-from ._connection import is_closed_by_owner
+from ._connection import Acquittal, is_closed_by_owner
 from ._decide import circumstances_of, closes_unasked
+from ._finding import find, learn
 from ._hearing import has_ended
-from ._verdict import Standing, Verdict
+from ._judge import may_be_stale
+from ._verdict import Standing, Verdict, VerdictClass
 
 if TYPE_CHECKING:
     from ._connection import Connection
@@ -46,7 +48,7 @@ class Clerk:
             return
         if accepted:
             court.stop_asking(connection)
-            court.acquit(connection, by)
+            self.acquit(connection, by)
         elif reset or not court.adjourned:  # else its deadline ends it, once somebody can be judged again
             evidence = by if reset else f"{by} said no"
             court.end(connection, record.stand.verdict, record.cause, evidence=evidence, reset=reset)
@@ -87,3 +89,27 @@ class Clerk:
             record.unfit = True
             record.stand = clock.good(Verdict.UNJUDGED)
         self._court.close(connection)
+
+    def acquit(self, connection: Connection, by: str) -> None:
+        """Let evidence overrule the model (rules J1, J4, J6); `by` says what showed it."""
+        court, record = self._court, connection.record
+        verdict = record.stand.verdict
+        record.doubted = False
+        if record.born_broken and verdict.cls is VerdictClass.CERTAIN:
+            record.unfit = True
+            record.stand = clock.good(Verdict.UNJUDGED)
+            court.close(connection)
+        else:
+            stale = may_be_stale(connection.flow, record.before, record.now, court.cache)
+            if verdict.cls is VerdictClass.UNCERTAIN and not stale:
+                learn(record)
+                record.before = record.now
+                # By the path that was proven another thing may be wrong, such as no carrier: that is overruled as well.
+                verdict = Verdict.UNCHANGED if court.adjourned else find(connection, court.cache).verdict
+            if verdict.keeps:
+                record.stand = clock.good()
+            else:
+                record.acquittal = Acquittal(verdict, record.hops, court.ipv6_generation if stale else -1, by)
+                record.stand = clock.good(verdict)
+            court.file(connection)
+        court.herald.recovered(connection, by)

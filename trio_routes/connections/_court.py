@@ -1,8 +1,8 @@
 """The court: judges connections and acts on it: suspects, acquits, ends, and files them for next time.
 
     after a change ............................ `judge`, here: the judge's finding, then the clock
-    when one falls due ........................ `_deadlines.py`
-    when an answer or a reset comes in ........ `_clerk.py`
+    when one falls due, or the machine woke ... `_deadlines.py`
+    when evidence comes in .................... `_clerk.py`
 
 Both the registry (at registration, and when somebody reads a connection whose turn has not come)
 and the reassessment task go through here, so a connection is treated alike whoever comes first.
@@ -21,7 +21,7 @@ import trio
 from .._events import Event
 from ..netlink import AF_INET6
 from . import _clock as clock
-from ._connection import Acquittal, Connection, Loss, is_closed_by_owner
+from ._connection import Connection, Loss, is_closed_by_owner
 from ._decide import circumstances_of, decide
 from ._disconnect import cut
 from ._docket import Docket
@@ -30,7 +30,7 @@ from ._finding import find, find_first, is_as_filed, learn, still_holds
 from ._hearing import take_mark
 from ._herald import Counters, Herald
 from ._index import Index, needs_of
-from ._judge import View, has_slow_cause, may_be_stale
+from ._judge import View, has_slow_cause
 from ._verdict import Standing, Verdict, VerdictClass
 
 if TYPE_CHECKING:
@@ -88,12 +88,14 @@ class Court:
         self.history: deque[Connection] = deque(maxlen=256)
         self.asker: Asker | None = None
         """Asks about connections; None while nobody can."""
-        self._herald = Herald(publish, lambda: cache.generation)
-        self.counters: Counters = self._herald.counters
+        self.herald: Herald = Herald(publish, lambda: cache.generation)
+        self.counters: Counters = self.herald.counters
         self._monitoring = monitoring
         self._ended = ended
-        self._ipv6_generation = 0
-        self._awake_at = -math.inf
+        self.ipv6_generation: int = 0
+        """The generation of the last change of an IPv6 route."""
+        self.awake_at: float = -math.inf
+        """Until when the network is given time to come back after the machine slept."""
 
     @property
     def blind(self) -> bool:
@@ -119,7 +121,7 @@ class Court:
     def touch(self, batch: ChangeBatch) -> None:
         """Put every connection on the docket that a batch can touch."""
         if batch.resynced or _has_ipv6(batch.routes):
-            self._ipv6_generation = batch.generation
+            self.ipv6_generation = batch.generation
         for connections, cause in self.index.touched_by(batch):
             self.docket.mark(connections, cause)
 
@@ -150,13 +152,13 @@ class Court:
             return
         moved = finding.hops != record.hops
         record.now, record.hops = finding.resolution, finding.hops
-        if record.acquittal is not None and not still_holds(record.acquittal, finding, self._ipv6_generation):
+        if record.acquittal is not None and not still_holds(record.acquittal, finding, self.ipv6_generation):
             record.acquittal = None
         if record.acquittal is None:
             self._take_in(connection, finding.verdict, cause, moved=moved, first=first)
             if finding.verdict is not Verdict.UNCHANGED and record.stand.standing is Standing.GOOD:
                 self._judge_new_baseline(connection, cause)
-        self._file(connection)
+        self.file(connection)
 
     def _judge_new_baseline(self, connection: Connection, cause: str) -> None:
         """Judge one that goes on by another path, or whose policy ignores that, against the path that it has now.
@@ -172,26 +174,7 @@ class Court:
         if connection.record.stand.suspect:
             take_mark(connection.record)
 
-    def woke(self, slept_seconds: float) -> None:
-        """The machine has slept: give the network time to come back (rule J7).
-
-        After a long sleep, those that can be asked about are: who translates has forgotten idle connections by then.
-        """
-        t = trio.current_time()
-        self._awake_at = t + clock.WAKING_SECONDS
-        for connection in list(self.index):
-            record = connection.record
-            moved = clock.woken(record.stand, t)
-            if moved is not record.stand:
-                record.stand = moved
-                self._mark_later(connection)
-                self.docket.watch(connection)
-            if slept_seconds >= clock.LONG_SLEEP_SECONDS and self.can_ask(connection):
-                record.doubted, record.acquittal = True, None
-                self.docket.mark([connection], f"the machine slept for {slept_seconds:.0f} s")
-        self.docket.ring()
-
-    def _mark_later(self, connection: Connection) -> None:
+    def mark_later(self, connection: Connection) -> None:
         """What was first sent by the path of now is evidence; what was sent until it settles is not."""
         connection.record.mark = None
         if connection.flow.protocol == "tcp":
@@ -221,9 +204,9 @@ class Court:
             self.end(connection, verdict, cause)
             return
         if not old.suspect:
-            self._herald.suspect(connection)
+            self.herald.suspect(connection)
         if not old.suspect or verdict is not old.verdict or moved:
-            self._mark_later(connection)
+            self.mark_later(connection)
         if stand.due != old.due:
             self.docket.watch(connection)
 
@@ -235,7 +218,7 @@ class Court:
         damped = clock.damped(wait, record.returns, t)
         if damped > wait and not record.stand.suspect:
             self.counters.damped += 1
-        return max(damped, self._awake_at - t)
+        return max(damped, self.awake_at - t)
 
     def _keep(self, connection: Connection, stand: clock.Stand) -> None:
         """The verdict keeps the connection, or is one that its policy ignores."""
@@ -253,11 +236,11 @@ class Court:
         if was_suspect:
             if verdict.keeps:
                 record.returns = clock.returned(record.returns, trio.current_time())
-            self._herald.recovered(connection, "its path is back" if verdict.keeps else "its policy")
+            self.herald.recovered(connection, "its path is back" if verdict.keeps else "its policy")
         if verdict is Verdict.REROUTED:
-            self._herald.rerouted(connection, before)
+            self.herald.rerouted(connection, before)
 
-    def _file(self, connection: Connection) -> None:
+    def file(self, connection: Connection) -> None:
         """Put a connection where the next change that matters to it will find it."""
         record, local = connection.record, connection.flow.local
         if record.stand.standing is Standing.LOST or record.unfit or is_closed_by_owner(record):
@@ -266,7 +249,7 @@ class Court:
         stale = record.acquittal is not None and record.acquittal.ipv6_generation >= 0
         self.index.file(connection, needs_of(record.now, record.known, holders, local, ipv6_routes=stale))
 
-    # ---- deciding, asking, acquitting --------------------------------------------------------
+    # ---- deciding, asking --------------------------------------------------------------------
 
     def decision(self, connection: Connection) -> clock.Decision:
         """What a suspect connection's deadline would bring if it had come, as things are."""
@@ -288,30 +271,6 @@ class Court:
         """Ask no more about a connection, if anybody does."""
         if self.asker is not None:
             self.asker.stop(connection)
-
-    def acquit(self, connection: Connection, by: str) -> None:
-        """Let evidence overrule the model (rules J1, J4, J6); `by` says what showed it."""
-        record = connection.record
-        verdict = record.stand.verdict
-        record.doubted = False
-        if record.born_broken and verdict.cls is VerdictClass.CERTAIN:
-            record.unfit = True
-            record.stand = clock.good(Verdict.UNJUDGED)
-            self.close(connection)
-        else:
-            stale = may_be_stale(connection.flow, record.before, record.now, self.cache)
-            if verdict.cls is VerdictClass.UNCERTAIN and not stale:
-                learn(record)
-                record.before = record.now
-                # By the path that was proven another thing may be wrong, such as no carrier: that is overruled as well.
-                verdict = Verdict.UNCHANGED if self.adjourned else find(connection, self.cache).verdict
-            if verdict.keeps:
-                record.stand = clock.good()
-            else:
-                record.acquittal = Acquittal(verdict, record.hops, self._ipv6_generation if stale else -1, by)
-                record.stand = clock.good(verdict)
-            self._file(connection)
-        self._herald.recovered(connection, by)
 
     # ---- ending ----------------------------------------------------------------------------
 
@@ -335,7 +294,7 @@ class Court:
         self.close(connection)
         if not record.attempt:
             self.history.append(connection)
-        self._herald.lost(connection, loss)
+        self.herald.lost(connection, loss)
         scopes, record.scopes = record.scopes, ()
         if scopes:
             reason = connection.sentence()

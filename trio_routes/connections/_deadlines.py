@@ -6,6 +6,7 @@
 
 One that waits without a deadline, because it was left or its policy never ends it, is looked at
 too: its socket may prove later that it lives, or end. Those looks are further and further apart.
+After the machine slept all deadlines are moved, and that is here, too.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class Deadlines:
     def _take(self, connection: Connection, word: Word) -> None:
         match word:
             case Word.ACKNOWLEDGED:
-                self._court.acquit(connection, word.value)
+                self._clerk.acquit(connection, word.value)
             case Word.RESET:
                 self._clerk.was_reset(connection)
             case Word.FINISHED:
@@ -98,3 +99,22 @@ class Deadlines:
             has_socket = owned_socket(record) is not None and connection.flow.protocol == "tcp"
             record.stand = clock.looked_at(record.stand, trio.current_time(), again=has_socket)
             court.docket.watch(connection)
+
+    def woke(self, slept_seconds: float) -> None:
+        """The machine has slept: give the network time to come back (rule J7).
+
+        After a long sleep, those that can be asked about are: who translates has forgotten idle connections by then.
+        """
+        court, t = self._court, trio.current_time()
+        court.awake_at = t + clock.WAKING_SECONDS
+        for connection in list(court.index):
+            record = connection.record
+            moved = clock.woken(record.stand, t)
+            if moved is not record.stand:
+                record.stand = moved
+                court.mark_later(connection)
+                court.docket.watch(connection)
+            if slept_seconds >= clock.LONG_SLEEP_SECONDS and court.can_ask(connection):
+                record.doubted, record.acquittal = True, None
+                court.docket.mark([connection], f"the machine slept for {slept_seconds:.0f} s")
+        court.docket.ring()

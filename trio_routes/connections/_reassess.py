@@ -74,7 +74,7 @@ class Reassessor:
 
     def woke(self, slept_seconds: float = 0.0) -> None:
         """The machine has slept: give every suspect connection time for the network to come back (rule J7)."""
-        self._court.woke(slept_seconds)
+        self._deadlines.woke(slept_seconds)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Judge and decide until cancelled."""
