@@ -70,6 +70,7 @@ async def test_events_of_other_kinds_take_no_room() -> None:
 
 
 async def test_after_an_overflow_come_the_buffered_events_then_one_lagged_then_new_ones() -> None:
+    """R47."""
     bus = Broadcast()
     with bus.subscribe(buffer=3) as channel:
         for n in range(1, 7):
@@ -109,6 +110,7 @@ async def test_each_lagged_counts_for_itself() -> None:
 
 
 async def test_lagged_comes_whatever_kinds_were_asked_for() -> None:
+    """R47."""
     bus = Broadcast()
     with bus.subscribe(Resynced, buffer=1) as channel:
         bus.publish(resynced(1))
@@ -138,6 +140,7 @@ async def test_receive_is_a_checkpoint_with_and_without_waiting() -> None:
 
 
 async def test_receive_is_a_cancellation_point_even_when_the_buffer_is_never_empty() -> None:
+    """R47."""
     bus = Broadcast()
     with bus.subscribe() as channel:
         received = 0
@@ -200,6 +203,7 @@ async def test_two_tasks_share_one_channel_and_lagged_wakes_the_second() -> None
 
 
 async def test_after_the_end_of_the_pt_comes_the_rest_then_end_of_channel() -> None:
+    """R47."""
     bus = Broadcast()
     with bus.subscribe(buffer=2) as channel:
         for n in (1, 2, 3):

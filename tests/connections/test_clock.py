@@ -66,11 +66,13 @@ def test_a_silent_gateway_has_no_deadline_whatever_the_cause() -> None:
 
 
 def test_a_certain_verdict_after_another_keeps_the_earlier_deadline() -> None:
+    """R9."""
     stand = step(good(), Verdict.NO_ROUTE, 0.0)
     assert step(stand, Verdict.SOURCE_GONE, 0.9).deadline == 1.0
 
 
 def test_row_95_a_verdict_of_another_class_has_its_own_wait() -> None:
+    """R9."""
     stand = step(good(), Verdict.NO_ROUTE, 0.0)
     assert step(stand, Verdict.GATEWAY_CHANGED, 0.9).deadline == 1.9
 
@@ -84,6 +86,7 @@ def test_row_3_a_link_cause_that_shows_later_lengthens_the_wait_and_is_not_taken
 
 
 def test_flapping_between_classes_ends_after_thirty_seconds() -> None:
+    """R9."""
     stand, t = good(), 0.0
     while t < 60:
         stand = step(stand, (Verdict.NO_ROUTE, Verdict.EGRESS_CHANGED)[int(t / 0.5) % 2], t)

@@ -200,6 +200,7 @@ async def streams(
 async def test_a_disconnected_socket_fails_a_pending_receive_at_once_and_every_later_call(
     streams: tuple[trio.SocketStream, trio.SocketStream],
 ) -> None:
+    """R2."""
     client, _ = streams
     failures: list[BaseException | None] = []
 
@@ -239,6 +240,7 @@ async def test_a_disconnected_socket_fails_a_pending_send(streams: tuple[trio.So
 async def test_the_peer_of_a_disconnected_socket_sees_a_reset_and_no_end_of_file(
     streams: tuple[trio.SocketStream, trio.SocketStream],
 ) -> None:
+    """R2, R3."""
     client, server = streams
     disconnect(client.socket)
     with trio.fail_after(5), pytest.raises(trio.BrokenResourceError) as caught:
@@ -280,6 +282,7 @@ async def test_a_connection_attempt_is_cut_in_syn_sent(family: int) -> None:
 async def test_shutting_down_is_the_next_best_where_disconnecting_fails(
     streams: tuple[trio.SocketStream, trio.SocketStream],
 ) -> None:
+    """R2."""
     client, server = streams
     assert _reset(client.socket, client.socket.fileno())
     with pytest.raises(trio.BrokenResourceError):

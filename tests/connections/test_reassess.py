@@ -165,6 +165,7 @@ async def test_a_route_deleted_and_added_back_in_one_batch_is_nothing_at_all(
 async def test_what_is_readable_at_the_deadline_is_applied_before_anybody_is_ended(
     watch: Watch, autojump_clock: MockClock
 ) -> None:
+    """R10."""
     connection = watch.register()
     watch.route_goes()
     await watch.change()
@@ -399,6 +400,8 @@ async def test_a_probe_that_says_no_ends_the_connection(watch: Watch, autojump_c
 async def test_a_raising_probe_does_not_acquit_is_logged_and_ends_nothing_else(
     watch: Watch, caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
 ) -> None:
+    """R14."""
+
     async def probe(connection: Connection) -> bool:
         raise ValueError("a bug of the application's")
 
@@ -415,6 +418,8 @@ async def test_a_raising_probe_does_not_acquit_is_logged_and_ends_nothing_else(
 
 
 async def test_a_probe_that_never_answers_is_silence(watch: Watch, autojump_clock: MockClock) -> None:
+    """R14."""
+
     async def probe(connection: Connection) -> bool:
         await trio.sleep_forever()
 
@@ -531,6 +536,7 @@ async def test_an_acquitted_ipv6_socket_that_may_use_a_stale_route_is_asked_abou
 async def test_a_change_that_touches_many_leaves_the_loop_a_turn_between_chunks(
     watch: Watch, autojump_clock: MockClock
 ) -> None:
+    """R11."""
     connections = [watch.register(policy=Policy.immediate()) for _ in range(10 * CHUNK)]
     watch.route_goes()
     watch.touch(watch.network.take())
@@ -629,6 +635,7 @@ async def test_many_that_are_good_again_when_their_deadline_comes_up_are_passed_
 async def test_reading_a_connection_whose_turn_has_not_come_judges_that_one_only(
     watch: Watch, autojump_clock: MockClock
 ) -> None:
+    """R11."""
     connections = [watch.register(policy=Policy.immediate()) for _ in range(3)]
     watch.route_goes()
     watch.reassessor.touch(watch.network.take())

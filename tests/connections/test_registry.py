@@ -78,6 +78,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 async def test_all_objects_of_one_socket_share_one_record(
     bench: Bench, pair: tuple[socket.socket, socket.socket]
 ) -> None:
+    """R4."""
     client, server = pair
     connection = bench.registry.register(client)
     with client.dup() as duplicate:
@@ -104,6 +105,7 @@ async def test_the_record_ends_when_the_last_reference_leaves(
 
 
 async def test_a_dropped_socket_disappears_and_is_collected(bench: Bench) -> None:
+    """R5."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(socket.create_connection(listener.getsockname())))
         connection = bench.registry.register(stream)
@@ -127,6 +129,7 @@ async def test_while_one_duplicate_lives_the_record_stays(
 
 
 async def test_what_cannot_be_registered_says_so(bench: Bench, pair: tuple[socket.socket, socket.socket]) -> None:
+    """R6."""
     registry = bench.registry
     with pytest.raises(TypeError, match="flow"):
         registry.register(object())
@@ -187,6 +190,7 @@ async def test_a_good_connection_begins_good(bench: Bench) -> None:
 
 
 async def test_a_path_already_gone_at_registration_is_no_baseline(bench: Bench) -> None:
+    """R7."""
     bench.site.network.delete_route(bench.site.default)
     connection = bench.registry.register(bench.stream())
     assert (connection.standing, connection.verdict) == (Standing.SUSPECT, Verdict.NO_ROUTE)
@@ -205,6 +209,7 @@ async def test_a_path_that_changed_while_connecting_is_compared_with_the_one_bef
 
 
 async def test_nobody_sees_a_stale_good(bench: Bench) -> None:
+    """R11."""
     connection = bench.registry.register(bench.stream(), policy=Policy.immediate())
     bench.site.network.delete_route(bench.site.default)
     bench.touch()
@@ -281,6 +286,7 @@ async def test_a_lost_socket_is_forgotten_with_its_object(bench: Bench) -> None:
 
 
 async def test_a_datagram_socket_is_left_for_its_owner_to_bind_anew(bench: Bench) -> None:
+    """R2."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.connect(("127.0.0.1", 9))
         connection = bench.registry.register(sock, flow=bench.site.flow(protocol="udp"))
@@ -290,6 +296,7 @@ async def test_a_datagram_socket_is_left_for_its_owner_to_bind_anew(bench: Bench
 
 
 async def test_a_connection_left_while_suspect_is_judged_afresh_the_next_time(bench: Bench) -> None:
+    """R13."""
     stream = bench.stream()
     connection = bench.registry.register(stream)
     bench.site.network.add_route(bench.site.default, via=bench.site.gw1b, dev=C1, metric=100, replace=True)

@@ -84,6 +84,7 @@ class Dashboard:
 
 
 async def test_a_dashboard_shows_what_the_tables_say_whatever_it_has_missed(lab: Lab, family: int) -> None:
+    """R46, R47."""
     policy = Policy(no_route=0.5, ask_kernel=False)
     async with open_world(lab, family, policy) as world, trio.open_nursery() as nursery:
         pair = await world.connect()
