@@ -3,6 +3,10 @@
 A situation waits for seconds: for things to settle, for probes. One after the other they would take minutes; so the first
 test of a module that asks for an outcome plays all that were selected at once, in one Trio run. All labs are built before
 anything happens in any, because building one keeps the loop for some hundred milliseconds.
+
+They rely on times down to half a second. On a machine that stands still meanwhile (a container that is paused, a neighbour
+that takes the processor) a path that was to be back in time is not. So the loop's lateness is measured, and what fails while
+it was late is played once more; what fails then, or while the loop turned, has failed.
 """
 
 from __future__ import annotations
@@ -33,6 +37,9 @@ PROBING = [1, 1, 1, 127, 0]
 
 # Building the labs, and the slowest of the waits (settling 6 s, asking 13 s), on a machine that is busy otherwise.
 _MOST_SECONDS = 90.0
+
+STALL_SECONDS = 0.3
+"""How late the loop may be before a failure is doubted."""
 
 
 def options_of(pair: Pair) -> list[int]:
@@ -157,8 +164,19 @@ class Situations:
 
     def play(self, selected: Sequence[tuple[str, int]]) -> dict[tuple[str, int], BaseException | None]:
         """Play those that were selected, side by side. What each ended with, None if it went well."""
+        outcomes, late = self._play_once(selected)
+        doubted = [case for case, error in outcomes.items() if error is not None]
+        if doubted and late > STALL_SECONDS:
+            outcomes |= self._play_once(doubted)[0]
+        return outcomes
+
+    def _play_once(
+        self, selected: Sequence[tuple[str, int]]
+    ) -> tuple[dict[tuple[str, int], BaseException | None], float]:
+        """Play them; the outcomes, and by how many seconds the loop was late at worst."""
         by_name = {situation.name: situation for situation in self.all}
         outcomes: dict[tuple[str, int], BaseException | None] = {}
+        late = 0.0
 
         async def main() -> None:
             ready = trio.Event()
@@ -189,13 +207,24 @@ class Situations:
                     if built == len(selected):
                         ready.set()
 
+            async def measure() -> None:
+                nonlocal late
+                await ready.wait()
+                while True:
+                    due = trio.current_time() + 0.05
+                    await trio.sleep_until(due)
+                    late = max(late, trio.current_time() - due)
+
             with trio.fail_after(_MOST_SECONDS):
-                async with trio.open_nursery() as nursery:
-                    for name, family in selected:
-                        nursery.start_soon(one, name, family)
+                async with trio.open_nursery() as measuring:
+                    measuring.start_soon(measure)
+                    async with trio.open_nursery() as nursery:
+                        for name, family in selected:
+                            nursery.start_soon(one, name, family)
+                    measuring.cancel_scope.cancel()
 
         trio.run(main)
-        return outcomes
+        return outcomes, late
 
 
 @asynccontextmanager

@@ -136,7 +136,7 @@ async def tunnel_gone(stage: Stage) -> None:
 
 @row(
     "24",
-    "VPN daemon restarts: same address, another link, a second later",
+    "VPN daemon restarts: same address, another link, 2 s later",
     ROUTED,
     Acquitted(Verdict.SOURCE_GONE, BY_KEEPALIVE),
 )
@@ -145,7 +145,7 @@ async def tunnel_again(stage: Stage) -> None:
     await stage.connect(local=stage.wwan0)
     network = stage.net.wwan0.network
     stage.net.wwan0.delete()
-    await trio.sleep(1)
+    await trio.sleep(2)
     # The kernel takes a number only once: the new link's is another one.
     stage.device.plug(network, name="wwan0", addresses=[f"{stage.wwan0}/{stage.length}"])
     stage.device.add_route(stage.server, via=stage.lte)
