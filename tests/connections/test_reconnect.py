@@ -435,7 +435,7 @@ async def test_a_name_is_resolved_anew_at_each_change_and_every_half_minute(
     world.kernel.names[NAME] = [PEER]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(wait_routable, world.ground, NAME)
-        await trio.testing.wait_all_tasks_blocked()
+        await trio.sleep(1)
         assert len(world.kernel.resolved) == 1
         world.add_default(AF_INET)
         world.remove_default(AF_INET)
@@ -444,6 +444,35 @@ async def test_a_name_is_resolved_anew_at_each_change_and_every_half_minute(
         await trio.sleep(65)
         assert len(world.kernel.resolved) == 4
         nursery.cancel_scope.cancel()
+
+
+async def test_a_burst_of_changes_asks_the_resolver_twice_and_misses_nothing(
+    world: World, autojump_clock: Clock
+) -> None:
+    """R41: at once for the first change, and once more for all that came with it."""
+    world.kernel.names["db.example"] = [PEER]
+    world.remove_default()
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+
+        async def wait() -> None:
+            await wait_routable(world.ground, "db.example")
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(wait)
+        await trio.sleep(10)
+        assert len(world.kernel.resolved) == 1
+        for _ in range(50):
+            world.set_carrier(True)
+            world.set_carrier(False)
+            world.apply()
+            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
+        world.set_carrier(True)
+        world.add_default()
+        await trio.sleep(60)
+    assert len(world.kernel.resolved) == 3
+    assert trio.current_time() - began == pytest.approx(10.1)
 
 
 async def test_any_address_of_a_name_will_do(world: World) -> None:

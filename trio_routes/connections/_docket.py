@@ -134,4 +134,3 @@ class Docket:
         """Return when it is rung, or at `until` (`trio.current_time()`; inf for no limit)."""
         with trio.move_on_at(until):
             await self._rung.receive()
-
