@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..routing import Overlay, Resolution
     from ._connection import Connection
     from ._court import Court
-    from ._judge import Finding
+    from ._judge import Finding, Hops
 
 
 class Fate(enum.Enum):
@@ -150,13 +150,21 @@ def _prospects(court: Court, overlay: Overlay) -> Iterator[Prospect]:
             # It would go on by that path, and be judged against it: there may be no carrier, for one.
             by_then = judge(connection.flow, finding.hops, overlay, onlink=record.onlink)
             finding = finding if by_then.verdict.keeps else by_then
-        # Compared with the tables as they are, not with what is written of it: its turn may not have come.
-        now = find(connection, court.cache)
-        same = finding.verdict is now.verdict and finding.hops == now.hops
+        verdict, hops = _as_it_is(connection, court)
+        same = finding.hops == hops and (finding.verdict is verdict or (finding.verdict.keeps and verdict.keeps))
         # The socket of one that was acquitted may follow its old route until any IPv6 route changes (rule J6).
         stale = record.acquittal is not None and record.acquittal.ipv6_generation >= 0
         if not same or (stale and moves_ipv6):
             yield _prospect(connection, finding, court, overlay)
+
+
+def _as_it_is(connection: Connection, court: Court) -> tuple[Verdict, Hops]:
+    """What the judge says of a connection and its next hops now."""
+    record = connection.record
+    if connection not in court.docket.dirty:
+        return record.stand.verdict, record.hops
+    finding = find(connection, court.cache)  # its turn has not come, so what is written of it is old
+    return finding.verdict, finding.hops
 
 
 def _prospect(connection: Connection, finding: Finding, court: Court, overlay: Overlay) -> Prospect:
