@@ -100,6 +100,7 @@ def crowd() -> tuple[str, list[Line]]:
         Line("its own CPU time, full passes of the garbage collector with it", figures["own"], "s", 5e-3),
         Line("by the clock", figures["clock"]),
         Line("by the clock, while nothing happens", figures["idle"]),
+        Line("CPU time for each connection, from the route's going to the end of its task", figures["each"]),
         Line("until all are suspect", figures["suspect"]),
         Line("from the first body that is cancelled to the last", figures["decided"]),
     ]
