@@ -86,6 +86,11 @@ class Engine:
         """Whether the kernel's tables are followed. If not, no connection is ever judged."""
         return self._follower is not None and self._follower.ready.is_set()
 
+    @property
+    def routes_read(self) -> int:
+        """How many routes dumps have brought so far; grows while the tables are being read."""
+        return 0 if self._follower is None else self._follower.statistics.routes_read
+
     def _is_monitoring(self) -> bool:
         return self.monitoring
 

@@ -87,6 +87,7 @@ class FollowStatistics:
       dump_exceptions: What they showed and is known to be wrong in a dump.
       repeated_dumps: Dumps that had to be made again.
       undecodable: Messages that could not be decoded.
+      routes_read: Routes in all dumps so far, of those that are under way too.
     """
 
     batches: int = 0
@@ -96,6 +97,7 @@ class FollowStatistics:
     dump_exceptions: int = 0
     repeated_dumps: int = 0
     undecodable: int = 0
+    routes_read: int = 0
 
 
 @attrs.define(slots=True)
@@ -279,6 +281,7 @@ class Follower:
             self._undecodable(error)
             self._try_later()
             return
+        self.statistics.routes_read += said.routes
         dump.torn |= said.torn
         if said.result is not None:
             self._end_dump(dump, said.result)

@@ -37,10 +37,12 @@ class DumpEnd:
     Attributes:
       torn: The kernel says that the table changed under the dump.
       result: How the dump ended, if it did.
+      routes: How many routes there were in it.
     """
 
     torn: bool = False
     result: ErrorMessage | None = None
+    routes: int = 0
 
 
 class Intake:
@@ -107,7 +109,7 @@ class Intake:
         """
         batch = self._routes.decode_many(data)
         staging.take_routes(batch.runs)
-        said = DumpEnd(torn=bool(batch.flags & NLM_F_DUMP_INTR))
+        said = DumpEnd(torn=bool(batch.flags & NLM_F_DUMP_INTR), routes=batch.messages)
         for header, start, end in iter_messages(data, batch.end):
             said.torn |= bool(header.flags & NLM_F_DUMP_INTR)
             match header.type:

@@ -15,7 +15,8 @@ import pytest
 import trio
 
 from trio_routes import testing
-from trio_routes.cli import ExitStatus, _watch
+from trio_routes.cli import ExitStatus, _progress, _watch
+from trio_routes.netlink import NetlinkSocket
 from trio_routes.testing import LabProcess
 
 # As users run it: PYTHONUNBUFFERED, which CI systems like to set, would flush what the command forgets to.
@@ -187,3 +188,59 @@ def test_wrong_arguments_say_what_was_wrong(words: list[str], said: str) -> None
     done = subprocess.run([*PYTHON, "watch", *words], capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == ExitStatus.USAGE
     assert said in done.stderr
+
+
+class SlowSocket:
+    """A netlink socket on which each thing that arrives takes a second; the rest is the other's."""
+
+    def __init__(self, inner: NetlinkSocket) -> None:
+        self._inner = inner
+
+    @property
+    def port(self) -> int:
+        return self._inner.port
+
+    @property
+    def netns_cookie(self) -> int | None:
+        return self._inner.netns_cookie
+
+    @property
+    def receive_buffer(self) -> int:
+        return self._inner.receive_buffer
+
+    def join(self, group: int) -> None:
+        self._inner.join(group)
+
+    def send(self, data: bytes) -> None:
+        self._inner.send(data)
+
+    def receive_into(self, buffer: bytearray) -> tuple[int, bool, int]:
+        return self._inner.receive_into(buffer)
+
+    async def wait_readable(self) -> None:
+        await trio.sleep(1)
+        await self._inner.wait_readable()
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+class SlowKernel(testing.FakeKernel):
+    def open_netlink(self) -> NetlinkSocket:  # type: ignore[override]  # a pt asks for no more than that
+        return SlowSocket(super().open_netlink())
+
+
+async def test_how_many_routes_were_read_is_said_while_the_tables_come_in(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    kernel = SlowKernel()
+    for number in range(300):
+        kernel.add_route(f"10.{number // 250}.{number % 250}.0/24", type="blackhole")
+    said: list[int] = []
+    async with _progress.opened(kernel, said.append) as pt:
+        routes = pt.statistics().routes
+        during = len(said)
+        await trio.sleep(10)
+    assert during == len(said) >= 4, "while they come in, and not afterwards"
+    assert said == sorted(said) and said[0] == 0 and 300 <= said[-1] <= routes
+    assert len(set(said)) > 1

@@ -72,6 +72,7 @@ def by_prefix(routes: Iterable[tuple[int, RouteBody]]) -> dict[Prefix, list[Rout
 
 
 def written_out(batch: RouteBatch) -> tuple[dict[Prefix, list[RouteBody]], int, int]:
+    assert batch.messages == len(routes_of(batch))
     return by_prefix(routes_of(batch)), batch.end, batch.flags
 
 
@@ -162,8 +163,8 @@ def test_a_batch_ends_at_another_message_and_says_whether_the_dump_is_torn() -> 
     assert (batch.end, batch.flags) == (len(whole + torn), NLM_F_MULTI | NLM_F_DUMP_INTR)
     assert decoder.decode_many(whole + other).end == len(whole), "a notification is no part of the dump"
     assert decoder.decode_many(torn + whole).flags == NLM_F_MULTI | NLM_F_DUMP_INTR
-    assert decoder.decode_many(end) == ([], 0, 0)
-    assert decoder.decode_many(b"") == ([], 0, 0)
+    assert decoder.decode_many(end) == ([], 0, 0, 0)
+    assert decoder.decode_many(b"") == ([], 0, 0, 0)
 
 
 @pytest.mark.parametrize("name", ["routes-4", "routes-6"])

@@ -12,11 +12,12 @@ from typing import TypeAlias
 import trio
 
 from .._events import Event
-from .._pt import Pt, open_pt
+from .._pt import Pt
 from ..routing import Link
 from ._arguments import CommandFailedError, add_json, positive, seconds
 from ._event_json import event_as_json, time_text
 from ._event_text import Line, event_line
+from ._progress import open_pt_with_progress
 from ._status import ExitStatus
 
 # An event is published with its whole batch, and a batch may flush a table: all of it waits here while a terminal scrolls.
@@ -42,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _watch(as_json: bool, count: int | None, longest: float | None) -> None:
-    async with open_pt() as pt:
+    async with open_pt_with_progress() as pt:
         if not pt.monitoring:
             raise CommandFailedError("there is nothing to watch: the kernel's routing tables cannot be followed here")
         names = Names(pt.routes.links)

@@ -35,15 +35,16 @@ log = logging.getLogger("trio_routes")
 
 # The kernel's dump skbs top out at 32 KiB; twice that never truncates one.
 READ_SIZE = 64 * 1024
-# A batch: what is handed on at once, short enough to leave the loop to others. Parts of a dump hold
-# hundreds of messages each, so the octets are bounded too (about a thousand routes).
+# A batch: what is handed on at once, short enough to leave the loop to others. A full part of a dump has 32 KiB and
+# some 500 routes, which take up to a millisecond, and several where dicts grow: it is a batch by itself.
 BATCH_DATAGRAMS = 256
-BATCH_OCTETS = 128 * 1024
+BATCH_OCTETS = 31 * 1024
 # To read a notification takes a quarter of the time that it takes to apply it, and a process that changes
 # routes is faster than who applies them. The kernel's buffer holds some 20 000, so many are read in a turn,
-# few are handed on while there are more to read, and the others wait here: 32 MiB are some 230 000. The
-# octets of a batch bound the reading, too, so of a dump no more is read than is handed on.
+# few are handed on while there are more to read, and the others wait here: 32 MiB are some 230 000. Of a
+# dump no more is read in a turn than is handed on: one part.
 READ_DATAGRAMS = 512
+READ_OCTETS = 128 * 1024
 FEW_DATAGRAMS = 64
 MOST_WAITING_OCTETS = 32 * 1024 * 1024
 # So many datagrams of such a size make a dump a long one: some 4000 routes, 2 ms. Only parts of dumps are as large.
@@ -168,9 +169,9 @@ class Channel:
 
     def _read_ahead(self) -> bool:
         """Read from the socket into our own queue; whether nothing is left to read, as far as was seen."""
-        enough = self.statistics.octets + BATCH_OCTETS
+        enough, large = self.statistics.octets + READ_OCTETS, self._large
         for _ in range(READ_DATAGRAMS):
-            if self.statistics.octets >= enough or self._lost or self._failure is not None:
+            if self.statistics.octets >= enough or self._large > large or self._lost or self._failure is not None:
                 break
             try:
                 length, truncated, sender = self._socket.receive_into(self._buffer)

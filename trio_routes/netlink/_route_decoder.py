@@ -40,11 +40,13 @@ class RouteBatch(NamedTuple):
       end: Offset in bytes, in the same buffer, of the first message that is not one of them (a DONE,
         an ERROR, a message of another sequence number), or where the datagram ends.
       flags: All nlmsg_flags of these messages, or-ed. NLM_F_DUMP_INTR here means that the dump is torn.
+      messages: How many there were.
     """
 
     runs: list[Run]
     end: int
     flags: int
+    messages: int
 
 
 class RouteDecoder:
@@ -99,7 +101,7 @@ class RouteDecoder:
             batch = self._decode_datagram(datagram)
         except NetlinkDecodeError as error:
             raise NetlinkDecodeError(error.message, start + error.offset) from None
-        return RouteBatch(batch.runs, start + batch.end, batch.flags)
+        return RouteBatch(batch.runs, start + batch.end, batch.flags, batch.messages)
 
     def intern(self, body: RouteBody) -> RouteBody:
         """Return the one object that stands for this body, which is ``body`` itself if there was none."""
@@ -115,7 +117,7 @@ class RouteDecoder:
         append = runs.append
         kinds: dict[bytes, _Kind] = {}
         seen4, seen6 = self._seen[AF_INET].get, self._seen[AF_INET6].get
-        end, at, all_flags, first, look_at = len(data), 0, 0, data[8:16], 0
+        end, at, all_flags, first, look_at, together = len(data), 0, 0, data[8:16], 0, 0
         while at < end:
             # Header and family are the same for hundreds of messages, so they are looked at once.
             head = data[at : at + HEADER_SIZE + 1]
@@ -136,7 +138,9 @@ class RouteDecoder:
                 if at >= look_at:
                     if data.startswith(head, at + _A_ROW // 2 * stride) and data.startswith(head, at + _A_ROW * stride):
                         row = cut.row(data, at)
-                        runs += self._decode_row(cut, row, data, payload)
+                        these = self._decode_row(cut, row, data, payload)
+                        runs += these
+                        together += len(row.ends) - len(these)
                         at += len(row.ends) * stride
                         continue
                     look_at = at + _LOOK_AGAIN * stride
@@ -149,7 +153,7 @@ class RouteDecoder:
                     body = seen6(key)
                 append(self._one(data, payload, payload + size) if body is None else (body, (destination,)))
             at += stride
-        return RouteBatch(runs, min(at, end), all_flags)
+        return RouteBatch(runs, min(at, end), all_flags, len(runs) + together)
 
     def _one(self, data: bytes, start: int, end: int) -> Run:
         destination, body = self.decode(data, start, end)
