@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -235,4 +236,20 @@ async def test_the_websocket_client_subscribes_again_and_misses_nothing() -> Non
     seen = len([at for at, _ in timed(lines, "number: ") if at <= lost_at])
     assert again == f"{seen}, unicast via 10.0.2.1 on link 3"
     assert again_at > lost_at
+    assert lines[-1] == "done"
+
+
+@pytest.mark.netns
+@pytest.mark.slow  # the first recheck comes after a second
+async def test_the_captive_portal_is_found_logged_in_at_and_gone() -> None:
+    lines = await run_to_its_end("captive_portal.py")
+    told = [re.fullmatch(r"(portal|online): after (\d+\.\d+) s(.*)", line) for line in lines]
+    portal, online = [found for found in told if found is not None]
+    assert (portal[1], portal[3], online[1]) == ("portal", ", at http://198.18.0.7/login", "online")
+    assert float(portal[2]) < 0.9  # at once, not at a recheck
+    assert 1.0 <= float(online[2]) < 5.0  # at the first recheck
+    links = [line for line in lines if line.startswith("link: ")]
+    assert "link: wlan0 portal" in links
+    assert "link: eth0 offline" in links
+    assert {"link: wwan0 online", "link: wwan0 unknown"} & set(links)  # asked at the same time; who is first, is chance
     assert lines[-1] == "done"

@@ -110,8 +110,8 @@ async def captive(lab: Lab, family: int, folder: Path) -> AsyncGenerator[Captive
     root = folder / "root"
     root.mkdir()
     nginx = _start_nginx(gateway, folder, root)
-    honest = _start_dnsmasq(gateway, folder, HONEST[family], f"/{NAME}/{CHECKED[family]}")
-    hijacking = _start_dnsmasq(gateway, folder, HIJACKING[family], f"/#/{GATEWAY[family]}")
+    honest = _start_dnsmasq(gateway, HONEST[family], f"/{NAME}/{CHECKED[family]}")
+    hijacking = _start_dnsmasq(gateway, HIJACKING[family], f"/#/{GATEWAY[family]}")
     with trio.fail_after(READY_SECONDS):
         for process in (honest, hijacking):
             await _read_until(process, b"started")
@@ -192,13 +192,13 @@ def _start_nginx(gateway: Host, folder: Path, root: Path) -> LabProcess:
     return gateway.start([program, "-e", "stderr", "-c", path])
 
 
-def _start_dnsmasq(gateway: Host, folder: Path, address: str, answer: str) -> LabProcess:
+def _start_dnsmasq(gateway: Host, address: str, answer: str) -> LabProcess:
     program = shutil.which("dnsmasq", path=SBIN)
     assert program is not None
     return gateway.start(
         [
             program,
-            "--keep-in-foreground",
+            "--no-daemon",  # stays who it is: in a user namespace it may not become anybody else
             "--conf-file=/dev/null",
             "--no-resolv",
             "--no-hosts",
@@ -206,9 +206,6 @@ def _start_dnsmasq(gateway: Host, folder: Path, address: str, answer: str) -> La
             f"--listen-address={address}",
             "--except-interface=lo",
             f"--address={answer}",
-            "--user=root",
-            "--log-facility=-",
-            f"--pid-file={folder}/{address.replace(':', '_')}.pid",
         ],
         stderr=subprocess.PIPE,
     )
