@@ -152,6 +152,8 @@ def exemption(question: Question, resolution: Resolution, answer: Answer, cache:
         return "multicast or broadcast"
     if any(rule.l3mdev for rule in cache.rules(question.family)):
         return "a rule of an l3mdev"
+    if resolution.route is not None and resolution.route.body.expires:
+        return "a route with a lifetime"  # which may have passed: the kernel does not use it, and deletes it later
     if body is None:
         return ""
     if question.family == AF_INET and body.flags & _RTCF_REDIRECTED:

@@ -102,3 +102,25 @@ async def test_an_address_of_a_link_that_is_down_can_be_a_source() -> None:
         ("-4 route add default dev d1",),
         ("link set d0 down",),
     )
+
+
+_NO_MULTICAST = ("-6 route del multicast ff00::/8 dev d0 table local",)
+
+
+async def test_ipv6_is_switched_off_on_a_link_whose_multicast_route_was_never_seen() -> None:
+    replay(
+        _NO_MULTICAST,
+        ("lose",),  # the tables are dumped anew, without that route
+        (f"-6 route add 2001:db8:f::/48 {_ways('0::2 dev d0', '2::1 dev d2')}",),
+        ("sysctl net.ipv6.conf.d0.disable_ipv6=1",),  # only addresses are said to go
+        ("sysctl net.ipv6.conf.d0.disable_ipv6=0",),
+    )
+
+
+async def test_a_link_s_multicast_route_that_is_deleted_by_hand_switches_nothing_off() -> None:
+    replay(
+        (f"-6 route add 2001:db8:f::/48 {_ways('0::2 dev d0', '2::1 dev d2')}",),
+        ("-6 addr del 2001:db8:0::10/64 dev d0",),
+        ("-6 addr flush dev d0",),
+        _NO_MULTICAST,
+    )

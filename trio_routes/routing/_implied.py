@@ -39,7 +39,7 @@ from ._editor import Editor
 from ._nodes import bodies
 from ._staging import Part
 from ._state import State
-from ._tables import NodeKey
+from ._tables import NodeKey, RouteTables
 from ._values import Address, Link
 
 _LOWER_UP = Link.IFF_LOWER_UP
@@ -98,6 +98,8 @@ def by_address(editor: Editor, ifindex: int, address: IPAddress, new: Address | 
         if new is None and any(body.prefsrc == address for body in state.tables[AF_INET6].bodies()):
             # Routes that prefer it lose that preference silently, unless another link has the address.
             editor.suspect.add(Part.IPV6_ROUTES)
+        elif new is None:
+            _doubt_ipv6(editor, ifindex)
         return
     if new is not None:
         if any(way[1] == ifindex and way[0].family == AF_INET for way in state.dead_ways):
@@ -123,6 +125,7 @@ def by_route(editor: Editor, key: NodeKey, body: RouteBody, gone: bool) -> None:
     for hop in body.nexthops:
         if gone:
             _let_ways_die(editor, AF_INET6, hop.ifindex)
+            _doubt_ipv6(editor, hop.ifindex)
             continue
         link = editor.state.links.get(hop.ifindex)
         if link is None or _is_ready(link):
@@ -141,6 +144,25 @@ def _is_ready(link: Link) -> bool:
 def _has_ipv6(state: State, ifindex: int) -> bool:
     multicast = bodies(state.tables[AF_INET6].get(_MULTICAST_KEY))
     return any(hop.ifindex == ifindex for body in multicast for hop in body.nexthops)
+
+
+def _doubt_ipv6(editor: Editor, ifindex: int) -> None:
+    """Have the routes dumped again where IPv6 may be off on a link that is up, and others' ways with it.
+
+    Nothing says so but the going of the link's ff00::/8, which can be deleted by hand as well, or be deleted already;
+    then there are only the addresses, which go too when IPv6 is switched off, and not only then.
+    """
+    state = editor.state
+    link = state.links.get(ifindex)
+    if link is None or not link.up or _has_ipv6(state, ifindex) or not _several_by(state.tables[AF_INET6], ifindex):
+        return
+    if not any(True for _ in state.addresses.on_link(ifindex, AF_INET6)):
+        editor.suspect.add(Part.IPV6_ROUTES)
+
+
+def _several_by(tables: RouteTables, ifindex: int) -> list[RouteBody]:
+    """The routes with a next hop on a link that have others beside."""
+    return [body for body in tables.bodies_by(ifindex) if _is_plain(body) and len(body.nexthops) > 1]
 
 
 def without_nexthops(editor: Editor, ids: Iterable[int], cause: str) -> None:
@@ -206,9 +228,7 @@ def _has_mtu_metrics(state: State, ifindex: int) -> bool:
 def _let_ways_die(editor: Editor, family: int, ifindex: int) -> None:
     """Mark the ways by a link, of routes that have others beside, as dead until something revives them."""
     editor.doubt_ways(ifindex)
-    tables = editor.state.tables[family]
-    several = [body for body in tables.bodies_by(ifindex) if _is_plain(body) and len(body.nexthops) > 1]
-    editor.state.dead_ways.update((body, ifindex) for body in several)
+    editor.state.dead_ways.update((body, ifindex) for body in _several_by(editor.state.tables[family], ifindex))
 
 
 def _never(_: RouteBody) -> bool:

@@ -1,0 +1,72 @@
+"""Known limits (docs/kernel.md) that are no class of the fuzz runs: each as it is on the real kernel."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+import trio
+
+from trio_routes import testing
+from trio_routes._selfcheck_answers import Answer, Question, exemption
+
+from ._kernel import Following, ask, following, ip
+
+pytestmark = pytest.mark.netns
+
+EXPIRING = "2001:db8:e::7"
+
+
+@pytest.fixture
+def host(lab: testing.Lab) -> testing.Host:
+    host = lab.host("device")
+    for at in range(2):
+        host.plug(lab.network(f"n{at}"), name=f"d{at}", addresses=[f"2001:db8:{at}::10/64"])
+    assert not ip(host, "-6 route add default via 2001:db8:0::1")
+    return host
+
+
+def gateways(it: Following) -> list[str]:
+    return [str(gateway) for gateway in it.cache.lookup(ip_address(EXPIRING)).gateways]
+
+
+async def until(what: Callable[[], bool]) -> None:
+    """Wait for what the kernel or the follower tells nobody."""
+    with trio.fail_after(10):
+        while not what():  # noqa: ASYNC110
+            await trio.sleep(0.05)
+
+
+async def test_an_ipv6_route_whose_lifetime_is_over_answers_until_the_kernel_deletes_it(host: testing.Host) -> None:
+    async with following(host) as it:
+        assert not ip(host, "-6 route add 2001:db8:e::/48 via 2001:db8:1::1 expires 1")
+        await until(lambda: ask(host, EXPIRING) == (0, (host.links["d0"].ifindex, "2001:db8::1")))
+        it.follower.apply_pending()
+        # The kernel has left it, without a word; nor would there be a word if the lifetime had been refreshed.
+        mine = it.cache.lookup(ip_address(EXPIRING))
+        assert gateways(it) == ["2001:db8:1::1"] and mine.route is not None and mine.route.body.expires
+        # The self-check leaves it alone: to read the tables anew would show the route again.
+        kernels = Answer(body=it.cache.lookup(ip_address("2001:db8:d::1")).route.body)  # type: ignore[union-attr]
+        assert exemption(Question(ip_address(EXPIRING)), mine, kernels, it.cache) == "a route with a lifetime"
+        with host.entered():  # what has expired is collected, as it is every 30 s; the file cannot be read
+            Path("/proc/sys/net/ipv6/route/flush").write_text("1")
+        await until(lambda: gateways(it) == ["2001:db8::1"])
+
+
+async def test_a_lifetime_that_is_prolonged_without_a_word_costs_no_route(host: testing.Host) -> None:
+    route = "2001:db8:e::/48 via 2001:db8:1::1"
+    assert not ip(host, f"-6 route add {route} expires 1")
+    async with following(host) as it:
+        it.batches.clear()
+        assert "File exists" in ip(host, f"-6 route append {route} expires 1000")  # and yet it has another lifetime
+        left = re.compile("expires 99[0-7]sec")
+        with trio.fail_after(10):
+            while not left.search(await host.run(["ip", "-6", "route", "show", "2001:db8:e::/48"])):  # noqa: ASYNC110
+                await trio.sleep(0.1)
+        it.follower.apply_pending()
+        assert not it.batches
+        assert gateways(it) == ["2001:db8:1::1"]
+        assert ask(host, EXPIRING) == (0, (host.links["d1"].ifindex, "2001:db8:1::1"))
