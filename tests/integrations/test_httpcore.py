@@ -27,8 +27,7 @@ def library(request: pytest.FixtureRequest) -> Generation:
 
 
 def info_of(response: httpcore.Response, info: str) -> object:
-    found = response.extensions  # pyright: ignore[reportUnknownMemberType] -- httpcore gives a bare dict
-    extensions = cast("dict[str, httpcore.AsyncNetworkStream]", found)
+    extensions = cast("dict[str, httpcore.AsyncNetworkStream]", response.extensions)  # pyright: ignore[reportUnknownMemberType]
     return cast("object", extensions["network_stream"].get_extra_info(info))
 
 

@@ -335,6 +335,17 @@ async def test_what_the_pool_is_told_to_connect_with_reaches_the_socket_s_flow(
         assert connection.flow.device == world.wlan0.ifindex
 
 
+async def test_a_failed_handshake_leaves_nothing_open(library: Generation, autojump_clock: MockClock) -> None:
+    async def short(stream: trio.abc.Stream) -> None:
+        await stream.receive_some()
+
+    async with open_world() as world, client_of(library, world, HttpServer(), "HTTP/2") as client:
+        world.kernel.listen(SERVER, 443, short)
+        with pytest.raises(library.connect_error):
+            await client.get("/")
+        assert len(list(world.pt.connections)) == 0
+
+
 async def test_a_cancelled_handshake_leaves_nothing_open(library: Generation, autojump_clock: MockClock) -> None:
     async def silent(stream: trio.abc.Stream) -> None:
         while await stream.receive_some():

@@ -36,9 +36,9 @@ _ERRORS = Errors(
     read_timeout=httpcore.ReadTimeout,
     write_timeout=httpcore.WriteTimeout,
     connect_timeout=httpcore.ConnectTimeout,
-    lost_reading=lambda error: RouteLostReadError(error.connection, error.loss),
-    lost_writing=lambda error: RouteLostWriteError(error.connection, error.loss),
-    lost_connecting=lambda error: RouteLostConnectError(error.connection, error.loss),
+    lost_reading=RouteLostReadError,
+    lost_writing=RouteLostWriteError,
+    lost_connecting=RouteLostConnectError,
     no_route=lambda error: NoRouteConnectError(error.errno or 0, error.strerror or "", error.resolution),
 )
 

@@ -20,9 +20,9 @@ from typing import ClassVar, Generic, Protocol, TypeAlias, TypeVar, Unpack
 import attrs
 import trio
 
-from .._errors import NoRouteError, RouteLostError
+from .._errors import NoRouteError
 from .._pt import Pt
-from ..connections import Connection, ConnectOptions, GuardedStream, Standing
+from ..connections import Connection, ConnectOptions, GuardedStream, Loss, Standing
 
 _S = TypeVar("_S", bound="NetworkStream")
 
@@ -65,9 +65,9 @@ class Errors:
     read_timeout: type[Exception]
     write_timeout: type[Exception]
     connect_timeout: type[Exception]
-    lost_reading: Callable[[RouteLostError], Exception]
-    lost_writing: Callable[[RouteLostError], Exception]
-    lost_connecting: Callable[[RouteLostError], Exception]
+    lost_reading: Callable[[Connection, Loss], Exception]
+    lost_writing: Callable[[Connection, Loss], Exception]
+    lost_connecting: Callable[[Connection, Loss], Exception]
     no_route: Callable[[NoRouteError], Exception]
 
 
@@ -176,15 +176,13 @@ class NetworkStream:
         return (str(flow.local), flow.local_port) if info == "client_addr" else (str(flow.peer), flow.peer_port)
 
     def _broken(
-        self, error: Exception, ordinary: type[Exception], lost: Callable[[RouteLostError], Exception]
+        self, error: Exception, ordinary: type[Exception], lost: Callable[[Connection, Loss], Exception]
     ) -> Exception:
-        if isinstance(error, RouteLostError):
-            return lost(error)
-        # TLS says so only once: from then on it is just broken.
+        # Not by the error's type: TLS lets RouteLostError pass once, and from then on is just broken.
         loss = self.connection.loss
-        if loss is not None and isinstance(error, trio.BrokenResourceError):
-            return lost(RouteLostError(self.connection, loss))
-        return ordinary(error)
+        if loss is None or not isinstance(error, trio.BrokenResourceError):
+            return ordinary(error)
+        return lost(self.connection, loss)
 
 
 class NetworkBackend(ABC, Generic[_S]):
