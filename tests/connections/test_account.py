@@ -55,7 +55,7 @@ async def test_one_without_a_route(watch: Watch, autojump_clock: MockClock) -> N
         {CONNECTION}: suspect
           path     none: no route
           before   {BY_DEFAULT}
-          changed  RTM_DELROUTE
+          changed  its route 0.0.0.0/0 via 10.0.1.1 dev link2 metric 100 in table 254 went (RTM_DELROUTE)
           judged   no route: a lookup for this very flow finds nothing (rule J1)
           awaited  that this is undone within 0.7 s; else it is ended
         """
@@ -64,7 +64,18 @@ async def test_one_without_a_route(watch: Watch, autojump_clock: MockClock) -> N
     said = explained(watch, connection)
     assert f"{CONNECTION}: lost" in said
     assert "awaited  nothing: it was ended 0.3 s ago" in said
-    assert "changed  RTM_DELROUTE" in said
+    assert "changed  its route 0.0.0.0/0 via 10.0.1.1 dev link2 metric 100 in table 254 went (RTM_DELROUTE)" in said
+
+
+async def test_a_better_route_and_an_address_that_went(watch: Watch, autojump_clock: MockClock) -> None:
+    connection = watch.register()
+    watch.network.add_route(watch.site.near_peer, via=watch.site.gw2, dev=C2)
+    await watch.change()
+    decides = "changed  route 198.51.100.0/24 via 10.0.2.1 dev link3 in table 254 decides now (RTM_NEWROUTE)"
+    assert decides in explained(watch, connection)
+    watch.network.delete_address(watch.site.s1, C1)
+    await watch.change()
+    assert "changed  its address 10.0.1.2 went (RTM_DELADDR)" in explained(watch, connection)
 
 
 async def test_one_whose_link_is_the_cause(watch: Watch, autojump_clock: MockClock) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from ..routing import Kind, Outcome, Resolution
+from ..routing import Kind, Outcome, Resolution, Route
 from . import _clock as clock
 from ._judge import View, has_slow_cause
 from ._verdict import Standing, Verdict, VerdictClass
@@ -72,7 +72,7 @@ def account_of(connection: Connection, court: Court) -> Account:
         verdict=verdict,
         path=path,
         before="" if before == path else before,
-        change=record.cause if loss is None else loss.cause,
+        change=_change(connection, record.cause if loss is None else loss.cause, view),
         judgement=f"{verdict.value}: {'; '.join(_judgement(connection, verdict, court))}",
         awaited=_awaited(connection, court),
     )
@@ -95,6 +95,29 @@ def path_text(resolution: Resolution, view: View) -> str:
         return f"{ways}, by no route"
     metric = f" metric {route.metric}" if route.metric else ""
     return f"{ways}, by {route.destination}{metric} in table {route.table}"
+
+
+def _change(connection: Connection, cause: str, view: View) -> str:
+    """What happened, in words: a bare message says of which route or address it speaks."""
+    record = connection.record
+    before, now = record.before.route, record.now.route
+    if not cause.startswith("RTM_"):
+        return cause
+    if record.stand.verdict is Verdict.SOURCE_GONE:
+        return f"its address {connection.flow.local} went ({cause})"
+    if before is not None and (now is None if record.loss is not None else not view.has_route(before)):
+        return f"its route {_route_text(before, view)} went ({cause})"
+    if now is not None and now != before:
+        return f"route {_route_text(now, view)} decides now ({cause})"
+    return cause
+
+
+def _route_text(route: Route, view: View) -> str:
+    hops = ", ".join(
+        (f"via {hop.gateway} " if hop.gateway else "") + f"dev {link_name(hop.ifindex, view)}" for hop in route.nexthops
+    )
+    metric = f" metric {route.metric}" if route.metric else ""
+    return f"{route.destination}{' ' if hops else ''}{hops}{metric} in table {route.table}"
 
 
 def link_name(ifindex: int, view: View) -> str:
