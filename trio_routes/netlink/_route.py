@@ -260,7 +260,7 @@ def decode_route(data: Buffer, start: int, end: int) -> RouteMessage:
         source=_decode_prefix(found, RTA_SRC, family),
         source_length=source_length,
         tos=tos,
-        metrics=tuple(_decode_metrics(found)),
+        metrics=tuple(_decode_metrics(found)) if RTA_METRICS in found else (),
         preference=found.u8(RTA_PREF),
         expires=_decode_expires(data, found),
         flow=found.u32(RTA_FLOW),
@@ -272,10 +272,13 @@ def decode_route(data: Buffer, start: int, end: int) -> RouteMessage:
 
 
 def _decode_prefix(found: Attributes, type: int, family: int) -> int:
+    span = found.span(type)
+    if span is None:
+        return 0
+    start, end = span
     size = address_size(family)
-    if size:
-        address = found.address(type, family)
-        return 0 if address is None else int(address)
+    if size and end - start != size:
+        raise NetlinkDecodeError(f"an address of {end - start} bytes", start)
     # Multicast routing (families 128 and 129) and MPLS share these messages and have prefixes of
     # other lengths. Nobody here asks for them, but an answer to AF_UNSPEC brings them along.
     return int.from_bytes(found.raw(type)[:16], "big")
