@@ -16,6 +16,7 @@ are nothing. The order matters and is the table's. `docs/verdicts.md` has the si
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable
 from ipaddress import IPv4Network
 from typing import NamedTuple, Protocol, TypeAlias
@@ -27,6 +28,7 @@ from ..routing import Address, Kind, Link, Outcome, Resolution, Route
 from ._flow import Flow
 from ._verdict import Verdict
 
+_PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
 _IFA_F_DADFAILED = 0x08  # linux/if_addr.h
 
 
@@ -42,6 +44,9 @@ class View(Protocol):
         oif: int | None = None,
         tos: int = 0,
         uid: int | None = None,
+        ip_proto: int = 0,
+        sport: int = 0,
+        dport: int = 0,
         strict: bool = False,
         any_source: bool = False,
         onlink_fallback: bool = True,
@@ -119,6 +124,10 @@ def resolve(flow: Flow, view: View, *, onlink: bool = False) -> Resolution:
         oif=flow.device,
         tos=flow.tos,
         uid=flow.uid,
+        # Rules can select by these, and a socket's lookups carry them (inet_csk_rebuild_route, inet6_csk_route_socket).
+        ip_proto=_PROTOCOLS.get(flow.protocol, 0),
+        sport=flow.local_port,
+        dport=flow.peer_port,
         strict=flow.device is not None,
         any_source=flow.transparent,
         onlink_fallback=onlink,
