@@ -264,7 +264,7 @@ async def test_stopped_past_the_deadline_what_is_readable_comes_first(
     assert {standing(connection) for connection in connections} == {Standing.LOST}, "nothing was to be read"
 
 
-async def test_stopped_past_the_deadline_evidence_of_the_other_kind_comes_first_too(
+async def test_stopped_past_the_deadline_it_is_judged_by_what_is_so_now(
     nursery: trio.Nursery, family: int, mock_clock: MockClock
 ) -> None:
     """The path moved meanwhile: that is another verdict, with a wait of its own from now on."""
