@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
+from typing import cast
 
 import pytest
 import trio
@@ -17,6 +18,7 @@ from trio_websocket import (
     HandshakeError,
     WebSocketConnection,
     WebSocketRequest,
+    WebSocketServer,
     wrap_server_stream,
 )
 
@@ -226,4 +228,28 @@ async def test_a_server_s_handler_sees_its_connection_closed_and_the_others_go_o
                 await closed.wait()
             await other.send_message("still there?")
             assert await other.get_message() == "still there?"
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_library_s_own_server_takes_guarded_listeners() -> None:
+    """What an application does that has a server of its own already: no adapter."""
+    closed = trio.Event()
+
+    async def handler(request: WebSocketRequest) -> None:
+        websocket = await request.accept()
+        with pytest.raises(ConnectionClosed):
+            await websocket.get_message()
+        closed.set()
+
+    async with open_pt() as pt, trio.open_nursery() as nursery:
+        [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        port = listener.socket.getsockname()[1]
+        guarded = cast("list[trio.SocketListener]", [pt.guard_listener(listener)])
+        nursery.start_soon(WebSocketServer(handler, guarded).run)
+        async with open_websocket_url(pt, f"ws://127.0.0.1:{port}/") as websocket:
+            [accepted] = [each for each in pt.connections if each.flow.local_port == port]
+            testing.lose(accepted)
+            with pytest.raises(ConnectionClosed):
+                await websocket.get_message()
+            await closed.wait()
         nursery.cancel_scope.cancel()

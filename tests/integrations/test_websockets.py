@@ -12,6 +12,7 @@ import trio
 from trio.testing import MockClock
 from websockets.exceptions import ConnectionClosedError
 from websockets.trio.client import ClientConnection, connect as plain_connect
+from websockets.trio.server import ServerConnection, serve as plain_serve
 
 from tests.integrations._http import certify
 from tests.integrations._websocket import EchoServer
@@ -261,6 +262,33 @@ async def test_a_server_s_handler_learns_of_its_loss_and_the_others_go_on(tls: b
             assert await other.recv() == "still there?"
         nursery.cancel_scope.cancel()
     assert [type(error) for error in lost] == [RouteLostError]
+
+
+async def test_the_library_s_own_server_takes_guarded_listeners() -> None:
+    """What an application does that has a server of its own already: no adapter."""
+    causes: list[BaseException | None] = []
+    closed = trio.Event()
+
+    async def handler(websocket: ServerConnection) -> None:
+        with pytest.raises(ConnectionClosedError) as caught:
+            await websocket.recv()
+        causes.append(caught.value.__cause__)
+        closed.set()
+
+    async with open_pt() as pt, trio.open_nursery() as nursery:
+        [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        port = listener.socket.getsockname()[1]
+        guarded = cast("list[trio.SocketListener]", [pt.guard_listener(listener)])
+        await nursery.start(partial(plain_serve, handler, listeners=guarded))
+        async with connect(pt, f"ws://127.0.0.1:{port}/") as websocket:
+            [accepted] = [each for each in pt.connections if each.flow.local_port == port]
+            testing.lose(accepted)
+            with pytest.raises(ConnectionClosedError) as caught:
+                await websocket.recv()
+            assert not isinstance(caught.value.__cause__, RouteLostError)  # the peer's affair
+            await closed.wait()
+        nursery.cancel_scope.cancel()
+    assert [type(cause) for cause in causes] == [RouteLostError]
 
 
 async def test_a_server_needs_a_port_or_listeners() -> None:
