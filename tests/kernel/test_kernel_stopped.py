@@ -81,4 +81,5 @@ async def test_stopped_past_the_deadline_what_was_said_meanwhile_counts(lab: Lab
             await server.aclose()
     finally:
         process.kill()
-        await process.wait()
+        with trio.move_on_after(5, shield=True):
+            await process.wait()
