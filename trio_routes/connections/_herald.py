@@ -43,7 +43,7 @@ class Herald:
     """
 
     def __init__(self, publish: Callable[[Event], None], generation: Callable[[], int]) -> None:
-        self.counters = Counters()
+        self.counters: Counters = Counters()
         self._publish = publish
         self._generation = generation
 
