@@ -129,6 +129,18 @@ async def test_binds_that_are_no_host_and_port_are_refused(bind: str, complaint:
             await serve(pt, App(), config_for(bind))
 
 
+async def test_a_port_that_is_taken_ends_it_before_it_has_begun() -> None:
+    app = App()
+    async with open_pt() as pt:
+        [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        async with listener:
+            with pytest.raises(ExceptionGroup) as caught:
+                await serve(pt, app, config_for(f"127.0.0.1:{listener.socket.getsockname()[1]}"))
+    refused, others = caught.value.split(OSError)
+    assert refused is not None
+    assert others is None
+
+
 async def test_quic_is_refused() -> None:
     config = config_for("127.0.0.1:0")
     config.quic_bind = ["127.0.0.1:0"]

@@ -231,6 +231,24 @@ async def test_a_server_s_handler_sees_its_connection_closed_and_the_others_go_o
         nursery.cancel_scope.cancel()
 
 
+async def test_an_ipv6_address_is_connected_to_and_named_as_in_the_url() -> None:
+    requests: list[bytes] = []
+
+    async def refuse(stream: trio.SocketStream) -> None:
+        requests.append(bytes(await stream.receive_some()))
+        await stream.send_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+
+    async with open_pt() as pt, trio.open_nursery() as nursery:
+        [listener] = await trio.open_tcp_listeners(0, host="::1")
+        port = listener.socket.getsockname()[1]
+        nursery.start_soon(trio.serve_listeners, refuse, [listener])
+        with pytest.raises(ConnectionRejected):
+            async with open_websocket_url(pt, f"ws://user@[::1]:{port}/"):
+                pass
+        assert b"Host: [::1]:%d\r\n" % port in requests[0]
+        nursery.cancel_scope.cancel()
+
+
 async def test_the_library_s_own_server_takes_guarded_listeners() -> None:
     """What an application does that has a server of its own already: no adapter."""
     closed = trio.Event()

@@ -64,7 +64,8 @@ async def serve(
     Raises:
       ValueError: A bind to a Unix socket, a descriptor, or for QUIC: no route can take the first away, and the others
         are not ours to guard.
-      OSError: Listening failed.
+      ExceptionGroup: As of `hypercorn.trio.serve`: of OSErrors if listening failed, or of hypercorn's own errors of an
+        application that would not start or end.
     """
     binds = _binds_of(config)
     wrapped = ASGIWrapper(app)

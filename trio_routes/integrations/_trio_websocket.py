@@ -109,7 +109,7 @@ async def open_websocket_url(
                     websocket = await wrap_client_stream(
                         nursery,
                         cast("trio.SocketStream", transport),  # any stream will do, says its docstring
-                        parts.hostname if parts.port is None else f"{parts.hostname}:{parts.port}",
+                        parts.netloc.rpartition("@")[2],  # with the brackets of an IPv6 address, and the port
                         resource,
                         subprotocols=subprotocols,
                         extra_headers=extra_headers,
