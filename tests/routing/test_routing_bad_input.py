@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from ipaddress import ip_address
 
 import pytest
@@ -30,7 +31,7 @@ from trio_routes.netlink import (
     attribute,
     build_message,
 )
-from trio_routes.routing import Cache, Part
+from trio_routes.routing import EVERYTHING, NO_DOUBTS, Cache, Part
 
 from ._build import CARRIER, ETH0, ETH1, UP, Host, body, hop
 
@@ -110,6 +111,28 @@ def test_attributes_of_unknown_types_change_nothing(messages: list[Recorded], ki
         Intake(plain).apply(message.whole)
         Intake(decorated).apply(build_message(header.type, header.flags, header.sequence, payload, port=header.port))
     assert picture(plain.state) == picture(decorated.state)
+
+
+@settings(max_examples=60, deadline=None)
+@given(recorded.flatmap(lambda messages: st.tuples(st.just(messages), st.permutations(messages))))
+def test_messages_in_another_order_are_put_right_by_the_next_dump(both: tuple[list[Recorded], list[Recorded]]) -> None:
+    right, shuffled = Cache(), Cache()
+    for cache, messages in zip((right, shuffled), both, strict=True):
+        for message in messages:
+            Intake(cache).apply(message.whole)
+        cache.start_recording()
+    missing = Counter(shuffled.routes())
+    for family, part in ((AF_INET, Part.IPV4_ROUTES), (AF_INET6, Part.IPV6_ROUTES)):
+        staging = shuffled.stage(part, EVERYTHING)
+        routes = [route for route in right.routes() if route.body.family == family]
+        staging.take_routes([(route.body, [route.address]) for route in routes])
+        assert shuffled.settle(staging) == NO_DOUBTS
+    assert Counter(shuffled.routes()) == Counter(right.routes())
+    for change in shuffled.take_changes().routes:
+        missing.subtract([change.old_route] if change.old_route is not None else [])
+        missing.update([change.new_route] if change.new_route is not None else [])
+    assert +missing == Counter(right.routes())  # nothing was changed but what was told
+    look_at_everything(shuffled)
 
 
 families = st.sampled_from((0, 5, AF_INET, AF_INET6, 28, 128, 129, 255))
