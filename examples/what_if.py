@@ -1,45 +1,55 @@
-"""What would become of a connection if a link, its default route or its address went: asked, not tried.
+"""What would become of connections if links, routes or addresses went: asked, not tried. It brings the network with it.
 
-    python examples/what_if.py HOST PORT
+    python examples/what_if.py
 
-It connects, prints how the connection stands and then, for everything that it depends on here, what would close if
-that went. Nothing goes: it ends with the connection as good as it was.
+In network namespaces of its own a device has Wi-Fi, LTE and a cable to a neighbour. It is connected to a server by the
+Wi-Fi and to the neighbour by the cable. It prints how the first connection stands, then what would close if this or that
+went, several things at once among them; at last that nothing has: both connections are as good as they were.
 """
 
 from __future__ import annotations
 
-import sys
-
 import trio
 
 import trio_routes
+from trio_routes import testing
+
+SUPPOSITIONS = (
+    ("link wlan0 without carrier",),
+    ("link wlan0 down",),
+    ("link wlan0 gone",),
+    ("address 10.0.1.2 gone",),
+    ("route default dev wlan0 gone",),
+    ("route default dev wlan0 gone", "route default dev wwan0 gone"),
+    ("link eth0 gone",),
+)
 
 
-def suppositions(pt: trio_routes.Pt, connection: trio_routes.Connection) -> list[tuple[str, ...]]:
-    """What a connection depends on here, as words for what_if()."""
-    names = [pt.routes.links[hop.ifindex].name for hop in connection.now.hops if hop.ifindex in pt.routes.links]
-    default = "0.0.0.0/0" if connection.flow.family == trio.socket.AF_INET else "::/0"
-    found: list[tuple[str, ...]] = [(f"address {connection.flow.local} gone",)]
-    for name in names:
-        found += [(f"link {name} without carrier",), (f"link {name} down",), (f"link {name} gone",)]
-        found.append((f"route {default} dev {name} gone",))
-    # Several things at once: everything that leads anywhere.
-    found.append(tuple(f"link {link.name} down" for link in pt.routes.links.values() if link.name != "lo"))
-    return found
+async def hold(stream: trio.SocketStream) -> None:
+    """Be the peer of a connection until it ends."""
+    async for _ in stream:
+        pass
 
 
-async def main(host: str, port: int) -> None:
-    """Connect, and ask."""
-    async with trio_routes.open_pt() as pt, await pt.open_tcp_stream(host, port, label="example") as stream:
-        print(pt.connections.explain(stream.connection), flush=True)
-        for changes in suppositions(pt, stream.connection):
-            try:
-                print(pt.connections.what_if(*changes), flush=True)
-            except ValueError as error:  # it does not depend on a default route, for one
-                print(f"({error})", flush=True)
-        print(f"and yet: {stream.connection.standing.value}", flush=True)
-    print("done", flush=True)
+async def main() -> None:
+    """Build the network, connect, and ask."""
+    testing.become_lab_root()
+    async with testing.Lab() as lab, trio.open_nursery() as nursery:
+        net = lab.two_uplinks(lte_metric=200)
+        for host in (net.server, net.neighbour):
+            nursery.start_soon(trio.serve_listeners, hold, host.listen(7))
+        async with (
+            trio_routes.open_pt(netns=net.device.netns) as pt,
+            await pt.open_tcp_stream(net.server_addresses[4], 7, label="server") as far,
+            await pt.open_tcp_stream(net.neighbour_addresses[4], 7, label="neighbour") as near,
+        ):
+            print(pt.connections.explain(far.connection))
+            for changes in SUPPOSITIONS:
+                print(pt.connections.what_if(*changes))
+            print(f"and yet: {far.connection.standing.value}, {near.connection.standing.value}")
+        nursery.cancel_scope.cancel()
+    print("done")
 
 
 if __name__ == "__main__":
-    trio.run(main, sys.argv[1], int(sys.argv[2]))
+    trio.run(main)
