@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import socket
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
@@ -31,6 +33,12 @@ from trio_routes.connections._reconnect import keep_connected, wait_routable
 from trio_routes.connections._stream import GuardedStream, guard_stream
 from trio_routes.connections._verdict import Standing
 from trio_routes.testing._fake_stream import FakeStream
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
 
 # ---- cancelled at every checkpoint --------------------------------------------------------------
 
@@ -180,12 +188,56 @@ async def test_r22_guards_of_one_stream_in_two_tasks_raise_one_error_each(world:
     assert [type(event) for event in world.events] == [ConnectionLost]  # R4: one loss is one event
 
 
+# ---- whatever it is ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "kind", ["stream", "socket", "standard socket", "guarded stream", "TLS", "TLS over TLS", "stapled", "connection"]
+)
+async def test_r6_whatever_holds_a_socket_can_be_guarded_and_is_the_same_connection(
+    world: World, authority: trustme.CA, kind: str
+) -> None:
+    ours, _ = certify(authority, "peer.example")
+    near, far = await loopback_pair()
+    guarded = guard_stream(world.ground, near, flow=flow_to())
+    connection = guarded.connection
+    tls = trio.SSLStream[trio.abc.Stream](near, ours, server_hostname="peer.example")
+    with socket.socket(fileno=os.dup(near.socket.fileno())) as duplicate:
+        things: dict[str, object] = {
+            "stream": near,
+            "socket": near.socket,
+            "standard socket": duplicate,
+            "guarded stream": guarded,
+            "TLS": tls,
+            "TLS over TLS": trio.SSLStream[trio.abc.Stream](tls, ours, server_hostname="peer.example"),
+            "stapled": trio.StapledStream(near, near),
+            "connection": connection,
+        }
+        with pytest.raises(RouteLostError) as caught, guard(world.ground, things[kind]) as same:
+            assert same is connection
+            world.lose(same)
+            await trio.sleep_forever()
+    assert caught.value.connection is connection
+    await guarded.aclose()
+    await far.aclose()
+
+
+async def test_r6_what_cannot_be_guarded_says_why_before_any_scope_is_entered(world: World) -> None:
+    near, far = await loopback_pair()
+    with trio.socket.socket() as unconnected, pytest.raises(ValueError, match="not connected"):
+        guard(world.ground, unconnected)
+    await near.aclose()
+    with pytest.raises(trio.ClosedResourceError, match="closed"):
+        guard(world.ground, near)
+    with pytest.raises(TypeError, match="flow="):
+        guard(world.ground, trio.testing.memory_stream_pair()[0])
+    with pytest.raises(TypeError, match="neither a socket nor a flow"):
+        guard(world.ground, None)
+    assert list(world.registry) == []
+    await far.aclose()
+
+
 # ---- at a moment that is easily forgotten -------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
 
 
 @pytest.mark.parametrize("server", [False, True])
