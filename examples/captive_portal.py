@@ -30,6 +30,7 @@ class Router:
     gate_is_open: bool
 
     async def serve(self, stream: trio.SocketStream) -> None:
+        """Answer one request."""
         with suppress(trio.BrokenResourceError):
             self.gate_is_open |= (await stream.receive_some()).startswith(b"GET /login")
             answer = b"204 No Content" if self.gate_is_open else b"302 Found\r\nLocation: /login\r\nContent-Length: 0"

@@ -256,4 +256,6 @@ async def test_a_link_without_resolvers_of_its_own_is_told_so(lab: Lab, tmp_path
                 state = await pt.portal.check()
             # The lab's host has no resolver either, so nothing is found, by nobody of the link's.
             assert state.kind is PortalKind.NO_DNS
-            assert {one.resolver for one in state.evidence} == {None}
+            probes = [one for one in state.evidence if one.question in _PROBES]
+            assert all(one.resolver is None and "the machine's resolver" in one.detail for one in probes)
+            assert len(probes) == 3

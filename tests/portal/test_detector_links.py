@@ -188,19 +188,24 @@ async def test_what_the_tables_know_is_told_without_a_packet(autojump_clock: tri
         assert here.oracle.take() == set()
 
 
-async def test_a_route_that_is_away_for_thirty_milliseconds_is_no_news_and_no_probe(
+async def test_a_route_that_is_away_for_thirty_milliseconds_is_no_news_and_one_probe(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with scene() as here:
+    # Meanwhile the default path leads by the other link, behind which is a portal.
+    async with scene(Oracle({"eth0": Finding.REDIRECT})) as here:
         await trio.sleep(HOUR)
-        here.oracle.take()
+        here.oracle.asked.clear()
         with here.pt.subscribe(PortalChanged, LinkPortalChanged) as events:
             here.kernel.delete_route("0.0.0.0/0", via="10.0.1.1", device="wlan0")
+            here.kernel.delete_route("::/0", via="2001:db8:1::1", device="wlan0")
             await trio.sleep(0.03)
+            assert here.pt.portal.state.kind is PortalKind.PORTAL  # true at once, for whoever looks
             here.kernel.add_route("0.0.0.0/0", via="10.0.1.1", device="wlan0", metric=100)
+            here.kernel.add_route("::/0", via="2001:db8:1::1", device="wlan0", metric=100)
             await trio.sleep(HOUR)
             # It may be another network with the same gateway: asked once, and the same answer is no news.
-            assert here.oracle.take() == {("wlan0", 4)}
+            asked = sorted(family for _, device, family in here.oracle.asked if device == "wlan0")
+            assert asked == [4, 6]
             assert await all_of(events) == []
 
 
@@ -232,7 +237,7 @@ async def test_waking_asks_everybody_again(autojump_clock: trio.testing.MockCloc
     async with scene() as here:
         await trio.sleep(HOUR)
         here.oracle.take()
-        here.pt._engine.detector.woke()
+        here.pt._engine._on_waking(60.0)
         assert here.pt.portal.state.kind is PortalKind.UNKNOWN
         await trio.sleep(HOUR)
         assert here.oracle.take() == {("wlan0", 4), ("wlan0", 6), ("eth0", 4)}
@@ -314,7 +319,8 @@ async def test_a_session_that_ends_is_told_in_time_and_looked_at_again(
             await trio.sleep(1)
             asked = len(oracle.asked)
             oracle.capport = Capport(captive=False, seconds_remaining=60.0)
-            event = await events.receive()
+            with trio.fail_after(HOUR):
+                event = await events.receive()
             assert isinstance(event, PortalExpiring)
             assert trio.current_time() == pytest.approx(540)
             assert event.state.expires_at == pytest.approx(600)

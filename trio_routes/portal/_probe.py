@@ -30,6 +30,10 @@ from ._way import Addresses, Way
 FIRST_ANSWER_SECONDS = 3.0
 TOTAL_SECONDS = 10.0
 
+_NOT_BY_LINK = (
+    "the name was looked up by the machine's resolver: no resolver of this link is known but loopback ones, if any"
+)
+
 
 async def probe(way: Way, endpoint: Endpoint) -> Evidence:
     """Ask one endpoint once. A checkpoint; nothing that a peer or the network does makes it raise.
@@ -204,6 +208,8 @@ class _Inquiry:
 
     def _evidence(self, finding: Finding, detail: str) -> Evidence:
         now = trio.current_time()
+        if self._endpoint.literal is None and self._way.device is not None and not self._way.resolves_by_link:
+            detail = f"{detail}; {_NOT_BY_LINK}" if detail else _NOT_BY_LINK
         return Evidence(
             question=self._question,
             finding=finding,

@@ -90,6 +90,11 @@ class Way:
     family: int = 0
     resolvers: tuple[IPAddress, ...] = ()
 
+    @property
+    def resolves_by_link(self) -> bool:
+        """Whether names are looked up by this link alone, and not by the machine's resolver."""
+        return bool(self.resolvers and self.family) and isinstance(self._network, BindingNetwork)
+
     async def resolve(self, name: str, port: int = 0) -> Addresses:
         """Look a name up, by this link where its own resolvers are known. A checkpoint.
 
@@ -97,7 +102,7 @@ class Way:
           OSError: It has no address, or nobody answered.
           CannotBindError: The link cannot be bound to.
         """
-        if self.resolvers and self.family and isinstance(self._network, BindingNetwork):
+        if self.resolves_by_link:
             # It takes 0.2 s of processor time to import dnspython's resolver; the loop does not wait for it.
             names = await trio.to_thread.run_sync(import_module, "trio_routes.portal._names", abandon_on_cancel=True)
             addresses, resolver = await names.look_up(name, self.family, self.resolvers, self, self.ifindex)
