@@ -75,7 +75,10 @@ async def other_nat(stage: Stage) -> None:
 
 @row("6", "as 5, and back within half a second", NAT, Acquitted(Verdict.EGRESS_CHANGED, BY_PATH))
 async def flip(stage: Stage) -> None:
+    """Idle for long enough that the kernel would probe at once if it were asked to: the other NAT would reset it."""
     await stage.connect()
+    await trio.sleep(1.1)
+    stage.now()
     stage.move_to_lte()
     await trio.sleep(0.5)
     stage.move_back()
