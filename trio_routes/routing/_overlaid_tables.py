@@ -48,6 +48,7 @@ class OverlaidTables(RouteTables):
         super().__init__(below.family)
         self._below = below
         self._swaps: dict[RouteBody, RouteBody | None] = {}
+        self._put_in: set[RouteBody] = set()
         self._own: dict[NodeKey, tuple[RouteBody, ...]] = {}
         self._laid: dict[int, Search] = {}
 
@@ -55,9 +56,12 @@ class OverlaidTables(RouteTables):
 
     def swap(self, body: RouteBody, by: RouteBody | None = None) -> None:
         """Put another body in the place of one under every prefix; with None, take it away."""
-        for before, after in list(self._swaps.items()):
-            if after == body:
-                self._swaps[before] = by
+        if body in self._put_in:
+            for before, after in self._swaps.items():
+                if after == body:
+                    self._swaps[before] = by
+        if by is not None:
+            self._put_in.add(by)
         self._swaps[body] = by
         self._changed()
 
@@ -90,10 +94,6 @@ class OverlaidTables(RouteTables):
         """Of `bodies()`, those with a next hop on a link."""
         found = self._left(self._below.bodies_by(ifindex))
         return [body for body in found if any(hop.ifindex == ifindex for hop in body.nexthops)]
-
-    def bodies_by_nexthop(self, number: int) -> Collection[RouteBody]:
-        """Of `bodies()`, those that name a nexthop object."""
-        return [body for body in self.bodies() if body.nexthop_id == number]
 
     def _left(self, known: Collection[RouteBody]) -> list[RouteBody]:
         left = (self._swaps.get(body, body) for body in known)

@@ -251,8 +251,8 @@ class Overlay:
             elif left != message.group:
                 known[number] = attrs.evolve(message, group=left)
         for tables in self._tables.values():
-            for number in gone:
-                for body in tables.bodies_by_nexthop(number):
+            for body in tables.bodies():
+                if body.nexthop_id in gone:
                     tables.swap(body)
         self.batch.everything = True
 
