@@ -280,3 +280,36 @@ def test_the_portal_says_nothing_unless_asked() -> None:
                 await pt.portal.wait_online()
 
     trio.run(main)
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_r46_a_snapshot_and_the_events_after_it_miss_nothing_whenever_it_is_taken(
+    turns: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    """R46: subscribe, take the snapshot without an `await` between, skip the events that are in it already."""
+    kernel = FakeKernel()
+    kernel.add_link("wlan0").add_address("192.0.2.2/24")
+    kernel.add_route("203.0.113.0/24", via="192.0.2.1")
+    async with open_pt(kernel=kernel) as pt, trio.open_nursery() as nursery:
+
+        async def change() -> None:
+            for number in range(10):
+                kernel.add_route(f"198.51.{number}.0/24", via="192.0.2.1")
+                await trio.lowlevel.checkpoint()
+            kernel.delete_route("203.0.113.0/24", via="192.0.2.1")
+
+        nursery.start_soon(change)
+        for _ in range(turns):
+            await trio.lowlevel.checkpoint()
+        with pt.subscribe(RouteAdded, RouteRemoved) as events:
+            known, generation = set(map(str, pt.routes)), pt.generation
+            with trio.move_on_after(1):
+                async for event in events:
+                    if event.generation <= generation:
+                        continue
+                    if isinstance(event, RouteAdded):
+                        known.add(str(event.route))
+                    elif isinstance(event, RouteRemoved):
+                        known.remove(str(event.route))
+        assert known == set(map(str, pt.routes))
+        assert sum("198.51." in route for route in known) == 10
