@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 
 from tests.verdicts._advertise import advertise, default_gateways
-from tests.verdicts._row import BY_KEEPALIVE, BY_PATH, Acquitted, Closed, Kept, Network, Rows
+from tests.verdicts._row import BY_KEEPALIVE, BY_PATH, Acquitted, Closed, Kept, Network, NotRun, Rows
 from tests.verdicts._stage import SOON, Stage
 from trio_routes import Policy, Verdict
 from trio_routes.testing import Hop, Host
@@ -20,6 +20,10 @@ BIRD = 12  # RTPROT_BIRD
 
 gateways = Rows()
 row = gateways.row
+
+NOT_RUN: list[NotRun] = [
+    ("52", "the same for IPv6", "it takes a member by a hash, so that its truth is not one (test_kernel_probe.py)"),
+]
 
 
 @row("46", "the router is replaced: same address, other MAC", ROUTED, Kept())

@@ -30,6 +30,7 @@ NOT_RUN: list[NotRun] = sorted(
     [
         *_rows_uplinks.NOT_RUN,
         *_rows_tunnels.NOT_RUN,
+        *_rows_gateways.NOT_RUN,
         *_rows_links.NOT_RUN,
         *_rows_sockets.NOT_RUN,
     ],
