@@ -79,9 +79,10 @@ demo: $(DEMO)
 test: $(TEST)
 	@$(PY) -m pytest $(ARGS)
 
-# Both families and both sides; `make test` plays one of each situation. Nothing to play on is a failure here.
+# Both families and both sides; `make test` plays one of each situation. Nothing to play on is a failure here. The first
+# test waits for all that are played: minutes, on a machine that is busy otherwise.
 test-verdicts: $(TEST)
-	@TRIO_ROUTES_VERDICTS=all TRIO_ROUTES_REQUIRE_LAB=1 $(PY) -m pytest -m verdicts tests/verdicts $(ARGS)
+	@TRIO_ROUTES_VERDICTS=all TRIO_ROUTES_REQUIRE_LAB=1 $(PY) -m pytest -m verdicts -o faulthandler_timeout=600 tests/verdicts $(ARGS)
 
 # One target for each tool, so that `make -k check` shows all that they find.
 check: check-format check-lint check-async check-mypy check-pyright check-public-types
