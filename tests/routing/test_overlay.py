@@ -254,12 +254,17 @@ def test_what_would_be_is_what_then_is(specs: list[Spec], data: st.DataObject) -
     assert would_be == answers(host.cache)
 
 
+hows = st.tuples(st.sampled_from(("down", "gone")), st.sampled_from(("down", "gone")))
+
+
 @settings(deadline=None, max_examples=60)
-@given(st.lists(routes, max_size=6), st.lists(st.tuples(st.sampled_from(LINKS), st.integers(0, 4)), max_size=4))
-def test_several_addresses_and_then_a_link(specs: list[Spec], gone: list[tuple[int, int]]) -> None:
+@given(st.lists(routes, max_size=6), st.lists(st.tuples(st.sampled_from(LINKS), st.integers(0, 4)), max_size=4), hows)
+def test_several_addresses_and_then_two_links(
+    specs: list[Spec], gone: list[tuple[int, int]], how: tuple[str, str]
+) -> None:
     host = build(specs)
     overlay = host.cache.overlay()
-    for supposed, happens in [*(of_address(*which) for which in gone), of_link(ETH0, "down"), of_link(ETH1, "gone")]:
+    for supposed, happens in [*(of_address(*which) for which in gone), of_link(ETH0, how[0]), of_link(ETH1, how[1])]:
         supposed(overlay)
         happens(host)
     # What went silently with a last address may be in the cache as dead, in the overlay as gone: no way by either.
