@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -62,7 +63,10 @@ def main(shape: Shape, version: int, size: int) -> None:
     empty = resident()
     fill = [sys.executable, "-m", "benchmarks.route_sender", "fill", shape, str(version), str(size)]
     subprocess.run(fill, check=True)
-    sections: list[Section] = [("dump, per route", list(dumps(family, shape, size)))]
+    sections: list[Section] = [
+        ("dump, per route", list(dumps(family, shape, size))),
+        ("dump, CPU time per route", list(dumps_on_one_core(family, shape, size))),
+    ]
     sections += trio.run(open_table, family, shape, size, empty)
     print_sections(sections)
 
@@ -110,11 +114,35 @@ def dumps(family: int, shape: Shape, size: int) -> Iterator[Row]:
         yield Row(name, least(lambda words=words: peer_dump(words), one_round) / count)  # type: ignore[misc]
 
 
+def dumps_on_one_core(family: int, shape: Shape, size: int) -> Iterator[Row]:
+    """Yield the CPU time of a dump, the kernel's within it included: what it takes where there is but one core."""
+    last, _ = list(prefixes(size, shape, 4 if family == AF_INET else 6))[-1]
+    count = sum(1 for _ in routes(size, shape, family, 1))
+    yield Row("kernel's own dump, bytes thrown away", cpu_time(lambda: bare_dump(family)) / count)
+    yield Row("ip route show > /dev/null", cpu_time(lambda: ip_route_show(family), resource.RUSAGE_CHILDREN) / count)
+    yield Row("open_pt() and lookup()", cpu_time(lambda: trio.run(until_lookup, family, last)) / count)
+
+
+def cpu_time(function: Callable[[], object], whose: int = resource.RUSAGE_SELF) -> float:
+    """Seconds of all threads, or of child processes; the least of three calls."""
+
+    def spent() -> float:
+        used = resource.getrusage(whose)
+        return used.ru_utime + used.ru_stime
+
+    def once() -> float:
+        before = spent()
+        function()
+        return spent() - before
+
+    return least(once, 3)
+
+
 def bare_dump(family: int) -> tuple[float, float]:
     """Have the kernel dump one family's routes and throw the bytes away: no reader can be faster.
 
     Returns:
-      The seconds of the whole, and of the longest single read, for which every reader has to stand still.
+      The seconds of the whole, and of the longest single read, for which the thread that reads has to stand still.
     """
     with blocking_netlink() as sock:
         buffer = bytearray(65536)
