@@ -12,6 +12,9 @@
                                                       on the link itself, and wait 3 s for nobody (measured)
     otherwise                                         to be probed
 
+With 500 links of containers, looking at one of them takes 21 µs and at all 1.1 ms (measured, Python 3.11); all are looked at
+only when a default route or a rule changed.
+
 "To the Internet" is where a packet to a root server would go by that link, policy rules included; nothing is sent there.
 
 Two prospects that are equal are the same network, as far as can be told from here: a refreshed lifetime, another metric
