@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from trio_routes.netlink import AF_INET, AF_INET6, RouteBody
-from trio_routes.routing import _tables
+from trio_routes.routing import _places, _tables
 from trio_routes.routing._book import Book
+from trio_routes.routing._nodes import bodies
 from trio_routes.routing._tables import NodeKey, RouteTables
 
 from ._build import body, hop, wide_body
@@ -93,7 +94,7 @@ def test_tables_that_are_split_answer_as_a_plain_dict_does(
         sought = data.draw(st.sampled_from([0, *(key[2] for key in plain)]))
         covering = sorted((key for key in plain if covers(key, sought, tables.width)), key=lambda key: -key[1])
         assert [length for length, _ in tables.matching(254, sought)] == [key[1] for key in covering]
-        assert bodies_of(tables.finder(254)(sought)) == (plain[covering[0]] if covering else ())
+        assert bodies(tables.finder(254)(sought)) == (plain[covering[0]] if covering else ())
         # Everything goes: nothing is left behind in the book.
         for key in list(plain):
             tables.put(key, ())
@@ -106,14 +107,8 @@ def covers(key: NodeKey, address: int, width: int) -> bool:
     return key[2] >> shift == address >> shift
 
 
-def bodies_of(node: object) -> tuple[object, ...]:
-    if node is None:
-        return ()
-    return node if isinstance(node, tuple) else (node,)
-
-
 def assert_same(tables: RouteTables, plain: dict[NodeKey, tuple[RouteBody, ...]]) -> None:
-    assert {key: bodies_of(node) for key, node in tables.items()} == plain
+    assert {key: bodies(node) for key, node in tables.items()} == plain
     assert all(tables.at(key) == routes for key, routes in plain.items())
     assert (tables.prefixes(), len(tables)) == (len(plain), sum(map(len, plain.values())))
     assert len(list(tables)) == len(tables)
@@ -151,7 +146,7 @@ def test_bodies_are_exchanged_under_all_prefixes_as_one_by_one(
         }
         before = [(key, routes) for key, routes in sorted(plain.items()) if any(route in changing for route in routes)]
         seen = [
-            ((each.table, each.length, destination), bodies_of(each.before[number]))
+            ((each.table, each.length, destination), bodies(each.before[number]))
             for each in tables.exchange(changing)
             for destination, number in zip(each.destinations, each.numbers, strict=True)
         ]
@@ -188,7 +183,7 @@ def test_what_is_loaded_in_runs_is_what_is_put_one_by_one(runs: list[tuple[int, 
                 if routes[way] not in known:
                     plain[254, 24, destination] = (*known, routes[way])
         deque(tables.loaded(), 0)
-        assert {key: bodies_of(node) for key, node in tables.items()} == plain
+        assert {key: bodies(node) for key, node in tables.items()} == plain
         assert (tables.prefixes(), len(tables)) == (len(plain), sum(map(len, plain.values())))
         assert set(tables.bodies()) == {route for known in plain.values() for route in known}
         for key in plain:
@@ -203,8 +198,9 @@ def churned() -> Iterator[tuple[int, RouteBody]]:
 
 def test_bodies_that_come_and_go_for_ever_leave_nothing_behind() -> None:
     tables = RouteTables(AF_INET)
-    for destination, route in churned():
-        tables.put((254, 16, destination), (route,))
+    for destination, each in churned():
+        tables.put((254, 16, destination), (each,))
+    *_, (_, route) = churned()
     assert len(tables._book.nodes) == 2  # the old one is released once the new one is in its place
     assert list(tables.bodies()) == [route] and list(tables.bodies_by(2)) == [route]
 
@@ -220,5 +216,5 @@ def test_the_collector_does_not_walk_through_the_tables() -> None:
     tables.put((254, 24, 0), (route_to(24, 3, 0),))
     tables.put((254, 24, 256), (route_to(24, 2, 0), route_to(24, 2, 1)))
     tables.put((254, 24, 512), ())
-    assert len(tables._places[254, 24].dicts) == _tables.BUCKETS
+    assert len(tables._places[254, 24].dicts) == _places.BUCKETS
     assert list(walked(tables)) == []

@@ -16,7 +16,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 from ..netlink import RouteBody
 from ._nodes import Node, bodies, node_of
-from ._tables import Finds, NodeKey, RouteTables, Search
+from ._places import Finds, Search
+from ._tables import NodeKey, RouteTables
 
 
 class _Covered:

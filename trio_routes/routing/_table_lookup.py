@@ -25,10 +25,10 @@ from ..netlink import (
     RouteBody,
 )
 from ._explain import Trace, Why
+from ._places import BUCKET
 from ._query import Query
 from ._rules import is_tos
 from ._state import State
-from ._tables import BUCKETS
 from ._values import Link, Outcome
 
 _REJECTS = {
@@ -64,7 +64,7 @@ def search_ipv4(state: State, table: int, query: Query, trace: Trace | None = No
     leaf_left: int | None = None
     address = query.address
     shift, buckets, known = state.tables[AF_INET].search(table)
-    for mask, nodes in buckets[address >> shift & BUCKETS - 1]:
+    for mask, nodes in buckets[address >> shift & BUCKET]:
         prefix = address & mask
         number = nodes.get(prefix)
         if number is None:
@@ -156,7 +156,7 @@ def search_ipv6(state: State, table: int, query: Query, trace: Trace | None = No
     descending = True
     address = query.address
     shift, buckets, known = state.tables[AF_INET6].search(table)
-    for mask, nodes in buckets[address >> shift & BUCKETS - 1]:
+    for mask, nodes in buckets[address >> shift & BUCKET]:
         prefix = address & mask
         number = nodes.get(prefix)
         if number is None:

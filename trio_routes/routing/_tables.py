@@ -4,111 +4,37 @@ For each (table, prefix length) there is a dict from the destination, as an inte
 a node (`_book.py`). What a link's going touches is found by its bodies (a few per link), then by
 scanning only the dicts that such bodies live in, so a link that no route uses costs nothing.
 
-A dict that grows is copied, 3.5 ms at 87 000 entries and twice that at each doubling, and everybody
-waits. So a length with more than `SPLIT` prefixes is split for good into 32 dicts, by five bits of
-the destination that all prefixes of this length or a longer one have:
-
-    IPv4   bits 11 to 15   lengths from /16 on; of a shorter one there are at most 32 768 prefixes
-    IPv6   bits 43 to 47   lengths from /48 on; of a shorter one even a full Internet table has fewer
-
-    a table: 32 lists of (mask, dict), the longest prefix first
-
-        bucket 0    (/32, dict) (/24, dict 0) (/8, dict)       a search shifts the address, takes one of
-        bucket 1    (/32, same) (/24, dict 1) (/8, same)       the lists, and goes through that: for it a
-        ...                                                    split length is as fast as any other
-
-The price is that shift, 50 ns a search, where a table is split at all; and that prefixes which share
-those bits (all the addresses of one /16) are in one dict still, which then grows as before.
+A length with very many prefixes is split into several dicts (`_places.py`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set as AbstractSet
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from random import Random
-from typing import NamedTuple, Protocol, TypeAlias
-
-import attrs
+from typing import NamedTuple, TypeAlias
 
 from ..netlink import AF_INET, RouteBody
 from ._book import Book
 from ._nodes import Node, bodies
+from ._places import BUCKET, BUCKETS, Bucket, Nodes, Place, Search, finder, held
 from ._values import Route
 
 # (table, prefix length, destination)
 NodeKey: TypeAlias = tuple[int, int, int]
-# Destinations to the numbers of their nodes.
-Nodes: TypeAlias = dict[int, int]
 # Where a body's routes live while a dump comes in: the number of the node that is just it, and the dict of each bucket.
 # A plain tuple, which is unpacked faster than a class of one's own.
 Home: TypeAlias = tuple[int, list[Nodes]]
-# (mask, nodes) for each prefix length, the longest first.
-Bucket: TypeAlias = list[tuple[int, Nodes]]
 
 # Prefixes that are compared or freed in one go; about 1 ms.
 PIECE = 4096
 # Prefixes of one length that are kept in one dict; to split so many takes a millisecond.
 SPLIT = 8192
-BUCKETS = 32
-_BUCKET = BUCKETS - 1
 # Runs of routes up to this length are put in one by one, which takes less time than to find out what else could be done.
 _SHORT = 4
 # How far `pick` walks into a dict; some 0.3 ms.
 _REACH = 50_000
-
-
-class Finds(Protocol):
-    """What a search asks of a dict of destinations: the number of the node, None if there is none."""
-
-    def get(self, destination: int, /) -> int | None: ...
-
-
-class Search(NamedTuple):
-    """What a longest-prefix search goes through in one table: ``buckets[address >> shift & BUCKETS - 1]``.
-
-    Attributes:
-      shift: Where in an address its bucket's number is, in bits from the right.
-      buckets: The dicts of each bucket, until the tables change.
-      nodes: The nodes by the numbers in those dicts.
-    """
-
-    shift: int
-    buckets: Sequence[Sequence[tuple[int, Finds]]]
-    nodes: Sequence[Node]
-
-
-@attrs.define(slots=True, eq=False)
-class Place:
-    """One table's prefixes of one length.
-
-    Attributes:
-      table: The table.
-      length: The prefix length.
-      mask: Its netmask.
-      may_split: Whether it is long enough to be split.
-      by_bucket: The dict of each bucket: the same one of all until they are split. The list stays the same object.
-    """
-
-    table: int
-    length: int
-    mask: int
-    may_split: bool
-    by_bucket: list[Nodes] = attrs.field(factory=lambda: [Nodes()] * BUCKETS)
-    is_split: bool = False
-
-    @property
-    def dicts(self) -> Sequence[Nodes]:
-        """Each dict once."""
-        return self.by_bucket if self.is_split else self.by_bucket[:1]
-
-    def split(self, shift: int) -> None:
-        """Spread the one dict over all buckets."""
-        nodes, by_bucket, bucket = self.by_bucket[0], self.by_bucket, _BUCKET
-        by_bucket[:] = [{} for _ in range(BUCKETS)]
-        for destination, number in nodes.items():
-            by_bucket[destination >> shift & bucket][destination] = number
-        self.is_split = True
 
 
 class Exchanged(NamedTuple):
@@ -162,7 +88,7 @@ class RouteTables:
         """The node of one prefix."""
         table, length, destination = key
         place = self._places.get((table, length))
-        number = None if place is None else place.by_bucket[destination >> self._shift & _BUCKET].get(destination)
+        number = None if place is None else place.by_bucket[destination >> self._shift & BUCKET].get(destination)
         return None if number is None else self._book.nodes[number]
 
     def at(self, key: NodeKey) -> tuple[RouteBody, ...]:
@@ -176,7 +102,7 @@ class RouteTables:
         if not routes and (table, length) not in self._places:
             return
         place = self._place_at(table, length)
-        self._put(place.by_bucket[destination >> self._shift & _BUCKET], destination, routes)
+        self._put(place.by_bucket[destination >> self._shift & BUCKET], destination, routes)
         if routes:
             self._mind_size(place)
 
@@ -232,13 +158,13 @@ class RouteTables:
         """
         find = self._finders.get(table)
         if find is None:
-            find = self._finders[table] = _finder(self.search(table))
+            find = self._finders[table] = finder(self.search(table))
         return find
 
     def matching(self, table: int, destination: int) -> Iterator[tuple[int, Node]]:
         """Yield (prefix length, node) of every prefix that covers `destination`, longest first."""
         shift, buckets, known = self.search(table)
-        for mask, nodes in buckets[destination >> shift & _BUCKET]:
+        for mask, nodes in buckets[destination >> shift & BUCKET]:
             number = nodes.get(destination & mask)
             if number is not None:
                 yield mask.bit_count(), known[number]
@@ -265,7 +191,7 @@ class RouteTables:
           homes: By the `id()` of a body, which is found faster than the body, where its routes go; None is nowhere.
           meet: Asked that of a body that is not in `homes`.
         """
-        shift, bucket = self._shift, _BUCKET
+        shift, bucket = self._shift, BUCKET
         for body, destinations in runs:
             try:
                 home = homes[id(body)]
@@ -287,7 +213,7 @@ class RouteTables:
     def _load_at_once(self, number: int, by_bucket: Sequence[Nodes], destinations: Sequence[int]) -> bool:
         """Put many new prefixes of one dict in; False where they are not all new, or not of one."""
         low, high = min(destinations), max(destinations)
-        nodes = by_bucket[low >> self._shift & _BUCKET]
+        nodes = by_bucket[low >> self._shift & BUCKET]
         if low >> self._shift != high >> self._shift and by_bucket[0] is not by_bucket[1]:
             return False
         new = dict.fromkeys(destinations, number)
@@ -338,9 +264,9 @@ class RouteTables:
     def _holding(self, sought: Iterable[RouteBody]) -> list[tuple[NodeKey, Node]]:
         known = self._book.nodes
         return [
-            ((place.table, place.length, each), known[place.by_bucket[each >> self._shift & _BUCKET][each]])
+            ((place.table, place.length, each), known[place.by_bucket[each >> self._shift & BUCKET][each]])
             for place, numbers in self._places_holding(sought)
-            for each in _held(place, numbers)
+            for each in held(place, numbers)
         ]
 
     def _places_holding(self, sought: Iterable[RouteBody]) -> list[tuple[Place, set[int]]]:
@@ -358,16 +284,16 @@ class RouteTables:
         book, shift = self._book, self._shift
         for place, wanted in self._places_holding(bodies_of):
             self.edits += 1
-            destinations, by_bucket = _held(place, wanted), place.by_bucket
-            numbers = [by_bucket[each >> shift & _BUCKET][each] for each in destinations]
+            destinations, by_bucket = held(place, wanted), place.by_bucket
+            numbers = [by_bucket[each >> shift & BUCKET][each] for each in destinations]
             before = {number: book.nodes[number] for number in wanted}
             after = {number: self._exchanged(node, bodies_of) for number, node in before.items()}
             for destination, number in zip(destinations, numbers, strict=True):
                 new_number = after[number]
                 if new_number is None:
-                    del by_bucket[destination >> shift & _BUCKET][destination]
+                    del by_bucket[destination >> shift & BUCKET][destination]
                 else:
-                    by_bucket[destination >> shift & _BUCKET][destination] = new_number
+                    by_bucket[destination >> shift & BUCKET][destination] = new_number
             counted = Counter(numbers)
             for number, count in counted.items():
                 self._count(number, -count)
@@ -442,7 +368,7 @@ class RouteTables:
                     yield [
                         (table, length, each)
                         for each in piece
-                        if each not in theirs.by_bucket[each >> self._shift & _BUCKET]
+                        if each not in theirs.by_bucket[each >> self._shift & BUCKET]
                     ]
 
     def take_apart(self) -> Iterator[None]:
@@ -493,27 +419,6 @@ class RouteTables:
         return self._prefixes + self._others
 
 
-def _finder(search: Search) -> Callable[[int], Node | None]:
-    shift, buckets, known = search
-    only = buckets[0]
-
-    def find(address: int) -> Node | None:
-        for mask, nodes in only:
-            number = nodes.get(address & mask)
-            if number is not None:
-                return known[number]
-        return None
-
-    def find_in_bucket(address: int) -> Node | None:
-        for mask, nodes in buckets[address >> shift & _BUCKET]:
-            number = nodes.get(address & mask)
-            if number is not None:
-                return known[number]
-        return None
-
-    return find if all(bucket is only for bucket in buckets) else find_in_bucket
-
-
 def _differing(
     ours: Sequence[Nodes], shift: int, items: Iterable[tuple[int, int]], same: Sequence[int]
 ) -> tuple[list[int], int]:
@@ -522,11 +427,6 @@ def _differing(
     suspects = [
         destination
         for destination, number in items
-        if ours[destination >> shift & _BUCKET].get(destination) != same[number]
+        if ours[destination >> shift & BUCKET].get(destination) != same[number]
     ]
-    return suspects, sum(1 for each in suspects if each not in ours[each >> shift & _BUCKET])
-
-
-def _held(place: Place, numbers: AbstractSet[int]) -> list[int]:
-    """The destinations in a place whose node has one of some numbers, in their order."""
-    return sorted(destination for nodes in place.dicts for destination, number in nodes.items() if number in numbers)
+    return suspects, sum(1 for each in suspects if each not in ours[each >> shift & BUCKET])
