@@ -273,6 +273,14 @@ def test_several_addresses_and_then_two_links(
     assert would_be == answers(host.cache)
 
 
+def test_an_ipv6_route_loses_one_way_after_another() -> None:
+    host = build([Spec("::/0", (ETH0, ETH1, ETH2), 1, 254, "plain")])
+    overlay, peer = host.cache.overlay(), ip_address("2a00::1")
+    for gone, left in ((ETH0, (ETH1, ETH2)), (ETH1, (ETH2,)), (ETH2, ())):
+        overlay.remove_link(gone, "")
+        assert tuple(way.ifindex for way in overlay.lookup(peer).hops) == left
+
+
 def test_a_route_that_is_gone_is_gone_from_every_answer() -> None:
     host = build([Spec("0.0.0.0/0", (ETH0,), 1, 254, "plain"), Spec("0.0.0.0/0", (ETH1,), 2, 254, "plain")])
     first = host.lookup("8.8.8.8").route
