@@ -224,8 +224,8 @@ class PortalExpiring(Event):
     Once for each time that the end comes near; see `PortalState.expires_at`, `bytes_remaining` and `venue`.
 
     Attributes:
-      ifindex: The link.
-      family: 4 or 6, by which the network was asked.
+      ifindex: The link; 0 where the network was asked by none in particular.
+      family: 4 or 6, by which it was asked; 0 likewise.
       state: What is known of it, with the captive portal API's answer among the evidence.
     """
 
