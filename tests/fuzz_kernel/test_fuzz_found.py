@@ -124,3 +124,25 @@ async def test_a_link_s_multicast_route_that_is_deleted_by_hand_switches_nothing
         ("-6 addr flush dev d0",),
         _NO_MULTICAST,
     )
+
+
+async def test_a_dead_way_of_an_ipv6_group_stays_dead_when_a_sibling_with_other_attributes_joins() -> None:
+    replay(
+        (f"-6 route add default metric 20 expires 1000 {_ways('0::2 dev d0', '2::2 dev d2')}",),
+        ("link set d2 down",),
+        ("-6 route append default metric 20 via 2001:db8:0::1 dev d0",),
+        ("far link set p2 down",),
+        ("link set d2 up",),
+    )
+
+
+async def test_of_two_ways_by_one_link_one_can_be_dead() -> None:
+    replay(
+        (f"-6 route add default metric 20 {_ways('0::2 dev d0', '2::2 dev d2')}",),
+        ("link set d2 down",),
+        ("far link set p2 down",),
+        ("link set d2 up",),
+        ("-6 addr add 2001:db8:2::10/64 dev d2 nodad",),
+        ("-6 route append default metric 20 via 2001:db8:2::1 dev d2",),
+        ("far link set p2 up",),
+    )

@@ -28,7 +28,7 @@ from ._changes import ChangeBatch, LinkChange, NeighbourChange, RouteChange, Rul
 from ._editor import Editor
 from ._explain import Explanation
 from ._lookup import explain, resolve
-from ._nodes import Edit, add_ipv4, add_ipv6, bodies, joins_siblings, remove_ipv4, remove_ipv6
+from ._nodes import Edit, add_ipv4, add_ipv6, bodies, entry_of, joins_siblings, remove_ipv4, remove_ipv6
 from ._output_ipv4 import local_route
 from ._overlay import Overlay
 from ._query import LookupOptions, Query
@@ -233,8 +233,9 @@ class Cache:
         """Apply RTM_NEWROUTE; `flags` are the header's NLM_F_* flags."""
         body = plain(received)
         add = add_ipv4 if body.family == AF_INET else add_ipv6
-        if self._edit_route(destination, body, lambda routes: add(routes, body, flags), "RTM_NEWROUTE"):
-            self._editor.see_flags(received)
+        done = self._edit_route(destination, body, lambda routes: add(routes, body, flags), "RTM_NEWROUTE")
+        if done is not None:
+            self._editor.see_flags(received, entry_of(done.routes, body))
 
     def remove_route(self, destination: int, received: RouteBody) -> None:
         """Apply RTM_DELROUTE."""
@@ -242,11 +243,11 @@ class Cache:
         remove = remove_ipv4 if body.family == AF_INET else remove_ipv6
         self._edit_route(destination, body, lambda routes: remove(routes, body), "RTM_DELROUTE")
 
-    def _edit_route(self, destination: int, body: RouteBody, edit: _Editing, cause: str) -> bool:
+    def _edit_route(self, destination: int, body: RouteBody, edit: _Editing, cause: str) -> Edit | None:
         editor, family = self._editor, body.family
         tables = self.state.tables.get(family)
         if tables is None:
-            return False  # MPLS and multicast routing
+            return None  # MPLS and multicast routing
         key = (body.table, body.prefix_length, destination)
         editor.touch(ROUTES_OF[family], key)
         before = bodies(tables.get(key))
@@ -257,7 +258,7 @@ class Cache:
             if family == AF_INET6 and done.old is not None:
                 self._mind_siblings(done.old, done.new)
         implied.by_route(editor, key, body, gone=cause == "RTM_DELROUTE")
-        return True
+        return done
 
     def _mind_siblings(self, old: RouteBody, new: RouteBody | None) -> None:
         ways = 0 if new is None else len(new.nexthops)

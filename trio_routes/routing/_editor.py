@@ -13,7 +13,7 @@ from ..netlink import NETCONFA_IFINDEX_ALL, RTNH_F_DEAD, RTNH_F_LINKDOWN, NextHo
 from ._changes import AddressChange, ChangeBatch, GatewayChange, RouteChange
 from ._nodes import Node, bodies
 from ._staging import ROUTES_OF, Part, Staging, plain
-from ._state import AddressKey, State
+from ._state import AddressKey, State, way_of
 from ._tables import NodeKey
 from ._values import Address, Link
 
@@ -108,18 +108,17 @@ class Editor:
 
     # ---- next hops -----------------------------------------------------------------------------
 
-    def see_flags(self, received: RouteBody) -> None:
-        """Take the word of a notification, whose next hops have their flags, for which of them are dead."""
+    def see_flags(self, received: RouteBody, body: RouteBody) -> None:
+        """Take the word of a notification, whose next hops have their flags, for which of a route's are dead."""
         dead_ways = self.state.dead_ways
         if received.nexthop_id or not (dead_ways or any(hop.flags & RTNH_F_DEAD for hop in received.nexthops)):
             return
-        body = plain(received)
         for hop in received.nexthops:
             self.doubt_ways(hop.ifindex)
             if self._is_dead(body, hop):
-                dead_ways.add((body, hop.ifindex))
+                dead_ways.add(way_of(body, hop))
             else:
-                dead_ways.discard((body, hop.ifindex))
+                dead_ways.discard(way_of(body, hop))
 
     def see_dumped_flags(self, staging: Staging) -> None:
         """Take a complete dump's word for which ways are dead, but by links of which something was heard meanwhile."""
@@ -127,7 +126,7 @@ class Editor:
         if NETCONFA_IFINDEX_ALL in changed:
             return
         dead = {
-            (body, hop.ifindex)
+            way_of(body, hop)
             for body, received in ((plain(received), received) for received in staging.flagged)
             if not received.nexthop_id
             for hop in received.nexthops
@@ -146,15 +145,14 @@ class Editor:
         without_carrier = link is not None and link.up and not link.flags & Link.IFF_LOWER_UP
         told_so = hop.flags & RTNH_F_LINKDOWN and self.state.passes_over_linkdown(body.family, hop.ifindex)
         if without_carrier and told_so:
-            return (body, hop.ifindex) in self.state.dead_ways  # the flags do not tell; what was known stays
+            return way_of(body, hop) in self.state.dead_ways  # the flags do not tell; what was known stays
         return True
 
     def move_dead_ways(self, old: RouteBody, new: RouteBody) -> None:
         """Have a route's remaining next hops stay dead when others leave it."""
         if self.state.dead_ways:
-            ways = {hop.ifindex for hop in new.nexthops}
-            dead = {way for way in self.state.dead_ways if way[0] == old}
-            self.state.dead_ways |= {(new, ifindex) for _, ifindex in dead if ifindex in ways}
+            left = [hop for hop in new.nexthops if way_of(old, hop) in self.state.dead_ways]
+            self.state.dead_ways.update(way_of(new, hop) for hop in left)
 
     def revive_ways(self, family: int, ifindex: int) -> None:
         """Forget that next hops on a link are dead for another reason than the link."""

@@ -38,7 +38,7 @@ from ..netlink._route import RTAX_MTU
 from ._editor import Editor
 from ._nodes import bodies
 from ._staging import Part
-from ._state import State
+from ._state import State, way_of
 from ._tables import NodeKey, RouteTables
 from ._values import Address, Link
 
@@ -228,7 +228,10 @@ def _has_mtu_metrics(state: State, ifindex: int) -> bool:
 def _let_ways_die(editor: Editor, family: int, ifindex: int) -> None:
     """Mark the ways by a link, of routes that have others beside, as dead until something revives them."""
     editor.doubt_ways(ifindex)
-    editor.state.dead_ways.update((body, ifindex) for body in _several_by(editor.state.tables[family], ifindex))
+    several = _several_by(editor.state.tables[family], ifindex)
+    editor.state.dead_ways.update(
+        way_of(body, hop) for body in several for hop in body.nexthops if hop.ifindex == ifindex
+    )
 
 
 def _never(_: RouteBody) -> bool:
@@ -250,7 +253,7 @@ def _drop_dead(
 
     dying = dict.fromkeys(filter(dies, editor.state.tables[family].bodies_by(ifindex)), None)
     editor.change_routes(family, dying, cause)
-    editor.state.dead_ways -= {(body, hop.ifindex) for body in dying for hop in body.nexthops}
+    editor.state.dead_ways -= {way_of(body, hop) for body in dying for hop in body.nexthops}
 
 
 def _note_revived(editor: Editor, ifindex: int) -> None:

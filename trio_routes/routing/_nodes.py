@@ -27,7 +27,7 @@ from typing import TypeAlias
 
 import attrs
 
-from ..netlink import NLM_F_APPEND, NLM_F_REPLACE, RTPROT_RA, RTPROT_REDIRECT, RouteBody
+from ..netlink import AF_INET6, NLM_F_APPEND, NLM_F_REPLACE, RTPROT_RA, RTPROT_REDIRECT, RouteBody
 
 Node: TypeAlias = RouteBody | tuple[RouteBody, ...]
 
@@ -128,6 +128,17 @@ def add_ipv6(routes: tuple[RouteBody, ...], body: RouteBody, flags: int) -> Edit
     order = (-body.source_length, body.source, body.priority)
     at = sum(1 for known in routes if (-known.source_length, known.source, known.priority) <= order)
     return Edit((*routes[:at], body, *routes[at:]), None, body)
+
+
+def entry_of(routes: tuple[RouteBody, ...], body: RouteBody) -> RouteBody:
+    """What stands in a node for a route that was just announced: for an IPv6 sibling, its group.
+
+    The group has the first sibling's attributes, the message the newest one's.
+    """
+    if body.family != AF_INET6 or body in routes or not joins_siblings(body):
+        return body
+    groups = (known for known in routes if slot_of(known) == slot_of(body) and joins_siblings(known))
+    return next(groups, body)
 
 
 def remove_ipv6(routes: tuple[RouteBody, ...], body: RouteBody) -> Edit:

@@ -40,7 +40,7 @@ from ._lookup import resolve
 from ._output_ipv4 import local_route
 from ._overlaid_tables import OverlaidTables
 from ._query import Query
-from ._state import Addresses, State, bare, family_of
+from ._state import Addresses, State, bare, family_of, way_of
 from ._values import Address, IPNetwork, Link, Resolution, Route
 
 _CARRIER = Link.IFF_LOWER_UP | Link.IFF_RUNNING
@@ -265,7 +265,7 @@ class Overlay:
             if all(hop.ifindex == ifindex or state.dead(body, hop) for hop in body.nexthops):
                 tables.swap(body)
             else:
-                state.dead_ways.add((body, ifindex))
+                state.dead_ways.update(way_of(body, hop) for hop in body.nexthops if hop.ifindex == ifindex)
 
     def _drop(self, tables: OverlaidTables, body: RouteBody, cause: str) -> None:
         tables.swap(body)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # What makes an address of a link one entry: (ifindex, address, prefix length).
 AddressKey: TypeAlias = tuple[int, IPAddress, int]
+# One next hop of a route: (route, ifindex, gateway). Two by one link can differ in being dead.
+Way: TypeAlias = tuple[RouteBody, int, "IPAddress | None"]
 
 _UP_WITH_CARRIER = Link.IFF_UP | Link.IFF_LOWER_UP
 
@@ -40,6 +42,11 @@ _LEAST_IPV6_MTU = 1280
 def family_of(address: IPAddress) -> int:
     """AF_INET or AF_INET6."""
     return AF_INET if address.version == 4 else AF_INET6
+
+
+def way_of(body: RouteBody, hop: NextHop) -> Way:
+    """What tells a next hop of a route from the others."""
+    return body, hop.ifindex, hop.gateway
 
 
 def bare(address: IPAddress) -> IPAddress:
@@ -141,8 +148,8 @@ class State:
       nexthops: Nexthop objects by id; routes that name one are resolved at lookup.
       ignoring_linkdown: Where the netconf switch ignore_routes_with_linkdown is on: (family, ifindex), -1 for "all".
       failed: Neighbours whose state is FAILED, as (ifindex, address).
-      dead_ways: Next hops, as (route, ifindex), that are dead although their link is up: the link was without
-        IPv4 address, or without IPv6, for a moment, and nothing has revived them yet.
+      dead_ways: Next hops that are dead although their link is up: the link was without IPv4 address, or without
+        IPv6, for a moment, and nothing has revived them yet.
       prepared_rules: By family, the rules that were prepared for lookups, and what came of it (`_rules.py`).
     """
 
@@ -153,7 +160,7 @@ class State:
     nexthops: dict[int, NexthopMessage] = attrs.field(factory=dict[int, NexthopMessage])
     ignoring_linkdown: set[tuple[int, int]] = attrs.field(factory=set[tuple[int, int]])
     failed: set[tuple[int, IPAddress]] = attrs.field(factory=set[tuple[int, IPAddress]])
-    dead_ways: set[tuple[RouteBody, int]] = attrs.field(factory=set[tuple[RouteBody, int]])
+    dead_ways: set[Way] = attrs.field(factory=set[Way])
     prepared_rules: dict[int, tuple[tuple[Rule, ...], tuple[Step, ...]]] = attrs.field(factory=_none_prepared)
 
     def passes_over_linkdown(self, family: int, ifindex: int) -> bool:
@@ -170,14 +177,14 @@ class State:
         link = self.links.get(hop.ifindex)
         if link is not None and not link.up and not _is_host_itself(body):
             return True
-        return bool(self.dead_ways) and (body, hop.ifindex) in self.dead_ways
+        return bool(self.dead_ways) and way_of(body, hop) in self.dead_ways
 
     def alive(self, body: RouteBody, hop: NextHop) -> bool:
         """Whether a next hop can be used: what the kernel's DEAD and LINKDOWN flags say, derived from the link.
 
         Those flags change without a notification, the link's do not; so they are not stored with the route.
         """
-        if self.dead_ways and (body, hop.ifindex) in self.dead_ways:
+        if self.dead_ways and way_of(body, hop) in self.dead_ways:
             return False
         link = self.links.get(hop.ifindex)
         if link is None:  # not told of yet
