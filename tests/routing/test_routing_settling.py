@@ -109,14 +109,14 @@ def result_of(pieces: Generator[None, None, _T]) -> _T:
 
 
 def settle_one_by_one(
-    cache: Cache, staging: Staging, changes: list[list[Change]], happen: Callable[[list[Change]], None]
+    cache: Cache, staging: Staging, changes: list[list[Change]], happen: Callable[[list[Change]], None], decided: int
 ) -> Doubts:
-    """Settle in pieces of one prefix, and have something happen after each; what is left over, at the end."""
+    """Settle in pieces of one prefix, or a few, and have something happen after each; what is left over, at the end."""
     meanwhile = iter(changes)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_tables, "PIECE", 1)
         patch.setattr(_settling_routes, "PIECE", 1)
-        patch.setattr(_settling_routes, "DECIDED", 1)
+        patch.setattr(_settling_routes, "DECIDED", decided)
         pieces = cache.settle_in_pieces(staging)
         while True:
             try:
@@ -135,13 +135,16 @@ def settle_one_by_one(
     passes=st.lists(st.lists(some, min_size=14, max_size=14), max_size=3),
     known=st.booleans(),
     recording=st.booleans(),
+    decided=st.integers(1, 4),
 )
 def test_once_nothing_is_doubtful_the_cache_equals_the_kernel(
+    *,
     before: list[Change],
     missed: list[Change],
     passes: list[list[list[Change]]],
     known: bool,
     recording: bool,
+    decided: int,
 ) -> None:
     kernel, cache = FakeKernel(), Cache()
     if recording:
@@ -166,7 +169,7 @@ def test_once_nothing_is_doubtful_the_cache_equals_the_kernel(
         for destination, then in zip(DESTINATIONS, between[1:4], strict=True):
             staging.take_routes([(route, [destination]) for route in kernel.routes.get(destination, ())])
             happen(then)
-        doubts = settle_one_by_one(cache, staging, between[4:], happen)
+        doubts = settle_one_by_one(cache, staging, between[4:], happen, decided)
         assert doubts is not EVERYTHING
         if not doubts:
             break
