@@ -16,6 +16,7 @@ import trio
 
 from tests._scripted_socket import ScriptedSocket
 from trio_routes import open_pt, testing
+from trio_routes._follow import Follower
 from trio_routes.netlink import (
     AF_INET,
     NLM_F_CREATE,
@@ -34,6 +35,7 @@ from trio_routes.netlink import (
 from trio_routes.netlink._bulk import ThreadReader, thread_reader
 from trio_routes.netlink._channel import BULK_WAITING_OCTETS, LARGE, LONG_DUMP
 from trio_routes.netlink._kernel import BulkRead, Datagram
+from trio_routes.routing import Cache
 
 
 def part(number: int, size: int = 2 * LARGE) -> bytes:
@@ -267,6 +269,17 @@ def test_before_a_deadline_what_is_being_read_elsewhere_is_waited_for() -> None:
     pair.reader._done()  # which comes late now
     pair.receive()
     assert pair.heard.count(part(100)) == 1
+
+
+def test_the_follower_waits_for_it_before_a_deadline_is_acted_on() -> None:
+    pair = Pair()
+    pair.begin()
+    pair.receive()
+    pair.wire.push(build_message(200, 0, 0, b"", port=1234))  # of a kind that is nothing to us
+    follower = Follower(pair.channel, Cache(), lambda _: None, clock=lambda: 0.0)
+    before = pair.channel.statistics.datagrams
+    follower.apply_pending()
+    assert pair.channel.statistics.datagrams == before + 1
 
 
 def test_without_a_thread_the_dump_is_read_here(caplog: pytest.LogCaptureFixture) -> None:
