@@ -228,6 +228,7 @@ class Resolution:
         if self.outcome is not Outcome.ROUTED:
             return str(self.outcome.value)
         ways = " or ".join(
-            f"via {hop.gateway!s} on link {hop.ifindex}" if hop.gateway else f"on link {hop.ifindex}" for hop in self.hops
+            f"via {hop.gateway!s} on link {hop.ifindex}" if hop.gateway else f"on link {hop.ifindex}"
+            for hop in self.hops
         )
         return f"{self.kind.value} {ways}"
