@@ -1,7 +1,7 @@
 """Reading many datagrams at once in another thread, while the loop goes on.
 
 A dump's parts are made by the kernel within the very call that reads them: a million routes take it half
-a second, and a single part up to 150 ms (docs/kernel.md). `recvmmsg()` called by way of ctypes works
+a second, and a single part up to 150 ms (benchmarks/README.md). `recvmmsg()` called by way of ctypes works
 through many of them without Python's lock, so the kernel works on one core while the loop decodes on
 another, and the loop waits for no part however long.
 
