@@ -245,3 +245,46 @@ async def test_tls_is_served_on_guarded_streams_and_its_own_loss_is_quiet(world:
             assert await client.receive_some() == b"hello"
             await trio.aclose_forcefully(client)
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("of_another", [False, True])
+async def test_what_tls_says_long_after_its_loss_is_that_loss_and_of_another_is_not(
+    world: World, of_another: bool
+) -> None:
+    """R36: trio.SSLStream lets RouteLostError pass once; its later BrokenResourceErrors name no reason."""
+    ours, theirs = certify(trustme.CA(), "localhost")
+
+    async def handler(stream: trio.SSLStream[GuardedStream]) -> None:
+        await stream.send_all(b"hello")
+        world.lose(stream.transport_stream.connection)
+        with pytest.raises(RouteLostError):
+            await stream.send_all(b"more")
+        if of_another:
+            other = guard_stream(world.ground, world.stream(OTHER_PEER)[0])
+            world.lose(other.connection)
+            stream = trio.SSLStream(other, ours, server_hostname="localhost")
+            with pytest.raises(RouteLostError):
+                await stream.send_all(b"more")
+        await stream.send_all(b"goodbye")
+
+    async def serve_two() -> None:
+        async with trio.open_nursery() as nursery:
+            [listener] = await nursery.start(
+                partial(serve_ssl_over_tcp, world.ground, handler, 0, theirs, host="127.0.0.1")
+            )
+            for _ in range(2):
+                raw = await trio.open_tcp_stream(*listener.transport_listener.socket.getsockname())
+                client = trio.SSLStream(raw, ours, server_hostname="localhost")
+                assert await client.receive_some() == b"hello"
+                with pytest.raises(trio.BrokenResourceError):
+                    await client.receive_some()
+                await trio.aclose_forcefully(client)
+            nursery.cancel_scope.cancel()
+
+    if not of_another:
+        return await serve_two()
+    with pytest.raises(ExceptionGroup) as caught:
+        await serve_two()
+    assert caught.group_contains(trio.BrokenResourceError)
+    assert not caught.group_contains(RouteLostError)
+    return None

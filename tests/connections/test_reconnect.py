@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -140,14 +141,31 @@ async def loss_out_of_a_guard(world: World, stream: GuardedStream) -> None:
         await trio.sleep_forever()
 
 
+async def afterword_of_tls(world: World, stream: GuardedStream) -> None:
+    tls = trio.SSLStream(stream, ssl.create_default_context(), server_hostname=NAME)
+    world.lose(stream.connection)
+    with pytest.raises(RouteLostError):
+        await tls.send_all(b"more")
+    await tls.send_all(b"goodbye")  # a plain BrokenResourceError
+
+
 @pytest.mark.parametrize(
-    "ending", [own_break, own_loss, own_break_under_a_librarys_error, own_break_in_a_group, loss_out_of_a_guard]
+    "ending",
+    [
+        own_break,
+        own_loss,
+        own_break_under_a_librarys_error,
+        own_break_in_a_group,
+        loss_out_of_a_guard,
+        afterword_of_tls,
+    ],
 )
 async def test_it_goes_round_again_for_errors_out_of_its_own_stream(
     world: World, autojump_clock: Clock, ending: Callable[[World, GuardedStream], Awaitable[object]]
 ) -> None:
     """R39: found directly, in a cause chain, in every leaf of a group; and raised by a guard of it."""
-    world.kernel.listeners[PEER] = accepts if ending in (own_loss, loss_out_of_a_guard) else resets
+    lost_here = ending in (own_loss, loss_out_of_a_guard, afterword_of_tls)
+    world.kernel.listeners[PEER] = accepts if lost_here else resets
     tries = 0
 
     async def handler(stream: GuardedStream) -> str:

@@ -12,6 +12,8 @@ from typing import TypeAlias, TypeGuard
 
 import trio
 
+from ._flow import layers
+
 IsOwn: TypeAlias = Callable[[BaseException], bool]
 
 
@@ -48,6 +50,21 @@ def stems_from(error: BaseException, is_own: IsOwn) -> bool:
         seen.add(id(link))
         link = link.__cause__
     return False
+
+
+def is_afterword_of_tls(error: BaseException, stream: trio.abc.Stream) -> bool:
+    """Whether an error is what a `trio.SSLStream` on top of a stream answers once sending by it has failed.
+
+    It lets the stream's error pass that one time. From then on it raises BrokenResourceError by itself, with neither
+    words nor a cause, and never asks the stream again; only the traceback tells whose error that is.
+    """
+    if type(error) is not trio.BrokenResourceError or error.args or error.__cause__ is not None:
+        return False
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    speaker: object = None if traceback is None else traceback.tb_frame.f_locals.get("self")
+    return isinstance(speaker, trio.SSLStream) and any(layer is stream for layer in layers(speaker))  # pyright: ignore[reportUnknownArgumentType] -- of what streams, nobody asks
 
 
 def _is_cancellation(error: BaseException) -> bool:

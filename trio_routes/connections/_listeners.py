@@ -18,14 +18,12 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar, final
 import attrs
 import trio
 
-from .._errors import RouteLostError
 from ._blame import remainder, stems_from
 from ._connect import adopt
 from ._stream import GuardedStream
 
 if TYPE_CHECKING:
     from ._bindings import Binding
-    from ._connection import Connection
     from ._ground import Ground
     from ._policy import Policy, Probe
 
@@ -151,7 +149,8 @@ async def serve_tcp(
 ) -> NoReturn:
     """Serve TCP, as `trio.serve_tcp`, with guarded streams. Returns only by being cancelled.
 
-    It goes on while an address that it is bound to is away, and serves again when that is back. A handler that ends by the loss of its own stream ends quietly. Anything else that it lets out ends the server.
+    It goes on while an address that it is bound to is away, and serves again when that is back. A handler that ends by
+    the loss of its own stream ends quietly. Anything else that it lets out ends the server.
 
     Args:
       ground: The pt's parts.
@@ -168,7 +167,7 @@ async def serve_tcp(
     """
     listeners = await _guarded_listeners(ground, port, host, backlog, policy)
     await trio.serve_listeners(
-        partial(_run_until_lost, handler, _connection_of),
+        partial(_run_until_lost, handler, _itself),
         listeners,
         handler_nursery=handler_nursery,
         task_status=task_status,
@@ -197,7 +196,7 @@ async def serve_ssl_over_tcp(
         for listener in await _guarded_listeners(ground, port, host, backlog, policy)
     ]
     await trio.serve_listeners(
-        partial(_run_until_lost, handler, _connection_under_tls),
+        partial(_run_until_lost, handler, _under_tls),
         listeners,
         handler_nursery=handler_nursery,
         task_status=task_status,
@@ -217,27 +216,23 @@ async def _guarded_listeners(
     return [GuardedListener(ground, listener, policy, None, rebind) for listener in await listen(port, host)]
 
 
-def _connection_of(stream: GuardedStream) -> Connection:
-    return stream.connection
+def _itself(stream: GuardedStream) -> GuardedStream:
+    return stream
 
 
-def _connection_under_tls(stream: trio.SSLStream[GuardedStream]) -> Connection:
-    return stream.transport_stream.connection
+def _under_tls(stream: trio.SSLStream[GuardedStream]) -> GuardedStream:
+    return stream.transport_stream
 
 
 async def _run_until_lost(  # noqa: ASYNC910 -- the whole of a task, or all but
-    handler: Callable[[_S], Awaitable[object]], connection_of: Callable[[_S], Connection], stream: _S
+    handler: Callable[[_S], Awaitable[object]], guarded_of: Callable[[_S], GuardedStream], stream: _S
 ) -> None:
     """Run a handler, and let it end quietly if nothing but the loss of its own stream ended it."""
-    connection = connection_of(stream)
-
-    def is_own_loss(error: BaseException) -> bool:
-        return isinstance(error, RouteLostError) and error.connection is connection
-
+    guarded = guarded_of(stream)
     try:
         await handler(stream)
     except BaseException as error:  # noqa: ASYNC103 -- what is swallowed holds no Cancelled
-        going_on = remainder(error, partial(stems_from, is_own=is_own_loss))
+        going_on = remainder(error, partial(stems_from, is_own=guarded.tells_of_loss))
         if going_on is error:
             raise
         if going_on is not None:  # the server was cancelled meanwhile

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn, final
 import trio
 
 from .._errors import RouteLostError
+from ._blame import is_afterword_of_tls
 from ._flow import socket_of
 from ._verdict import Standing
 
@@ -62,10 +63,16 @@ class GuardedStream(trio.abc.HalfCloseableStream):
             raise AttributeError(f"{type(self.inner).__name__} has no Trio socket underneath")
         return found
 
-    def raised(self, error: BaseException) -> bool:
-        """Whether this very error came out of this stream, or tells of the loss of its connection."""
+    def tells_of_loss(self, error: BaseException) -> bool:
+        """Whether an error tells of the loss of its connection, if only by the TLS on top of it."""
         if isinstance(error, RouteLostError):
             return error.connection is self.connection
+        return self._record.loss is not None and is_afterword_of_tls(error, self)
+
+    def raised(self, error: BaseException) -> bool:
+        """Whether this very error came out of this stream, or tells of the loss of its connection."""
+        if self.tells_of_loss(error):
+            return True
         return isinstance(error, trio.BrokenResourceError) and self._raised is not None and error in self._raised
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
