@@ -29,7 +29,7 @@ from trio_routes.netlink import (
     encode_link,
 )
 from trio_routes.netlink._route import RouteMessage
-from trio_routes.routing import FOUND_BY_DUMP, Part, _changes, _settling_routes, _tables
+from trio_routes.routing import FOUND_BY_DUMP, Outcome, Part, _changes, _settling_routes, _tables
 
 
 @pytest.fixture
@@ -87,6 +87,17 @@ async def test_what_a_kernel_does_not_have_is_empty(autojump_clock: MockClock, f
     followed.wire.refusals[(MessageType.RTM_GETNEXTHOP, 0)] = number
     await followed.start(A)
     assert followed.prefixes == prefixes(A)
+
+
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EAFNOSUPPORT])
+async def test_a_kernel_without_policy_rules_looks_into_the_main_table(
+    autojump_clock: MockClock, followed: Followed, number: int
+) -> None:
+    for family in (AF_INET, AF_INET6):
+        followed.wire.refusals[(MessageType.RTM_GETRULE, family)] = number
+    await followed.start(A)
+    assert followed.cache.lookup(ip_address("192.0.0.7")).outcome is Outcome.ROUTED
+    assert not followed.cache.rules(AF_INET)
 
 
 async def test_a_refused_first_dump_is_the_callers_error(autojump_clock: MockClock) -> None:

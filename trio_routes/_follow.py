@@ -350,6 +350,7 @@ class Follower:
             self._refused(REQUESTS[part], result)
             return
         self._dump = None
+        dump.staging.absent = bool(result.errno)
         if dump.torn:
             self._cache.abandon()
             self._repeat_part()

@@ -13,7 +13,7 @@ from typing import Final
 import attrs
 
 from trio_routes.netlink import AF_INET, AF_INET6, IPAddress, NextHop, RouteBody
-from trio_routes.routing import Address, Resolution, Route
+from trio_routes.routing import Address, Link, Resolution, Route
 from trio_routes.routing._nodes import bodies, joins_siblings, slot_of
 from trio_routes.routing._state import State
 
@@ -25,7 +25,7 @@ BORROWED_SOURCE: Final = "IPv4 source of another link: the order of links is not
 SOURCE_TIE: Final = "IPv6 source: a tie between addresses"
 SIBLING: Final = "IPv6 sibling with a source of its own: a dump tells the first one's"
 TOO_SMALL: Final = "IPv6 by a nexthop object on a link without IPv6, while no rule was ever added"
-STALE_HASH: Final = "IPv4 multipath hash takes a member without carrier until it is rebalanced"
+STALE_HASH: Final = "multipath hash takes a member without carrier until it is rebalanced"
 LOST_SUBTREE: Final = "IPv6 source-specific route that the kernel loses with the plain one beside it"
 LOOPBACK_SOURCE: Final = "IPv4 loopback source on another link (EINVAL)"
 
@@ -94,12 +94,20 @@ def _is_lost_subtree(state: State, route: Route) -> bool:
 
 
 def _is_stale_hash(state: State, route: Route, found: RouteBody) -> bool:
-    """Whether the kernel took a member without carrier, of an IPv4 multipath route that it has not rebalanced since."""
-    if found.family != AF_INET:
-        return False
+    """Whether the kernel took a member without carrier, of a multipath route that it has not rebalanced since.
+
+    fib_select_multipath() and fib6_select_path() go by the bounds that were set when the carrier was lost.
+    """
     members = {(hop.ifindex, hop.gateway): hop for hop in state.expand(route.body)[0]}
     taken = [members.get((hop.ifindex, hop.gateway)) for hop in found.nexthops]
-    return len(members) > 1 and all(hop is not None and not state.alive(route.body, hop) for hop in taken)
+    return len(members) > 1 and all(hop is not None and _is_passed_over(state, route.body, hop) for hop in taken)
+
+
+def _is_passed_over(state: State, body: RouteBody, hop: NextHop) -> bool:
+    """Whether a next hop cannot be used for want of carrier, and for nothing else."""
+    link = state.links.get(hop.ifindex)
+    without_carrier = link is not None and link.up and not link.flags & Link.IFF_LOWER_UP
+    return without_carrier and state.passes_over_linkdown(body.family, hop.ifindex) and not state.dead(body, hop)
 
 
 def _is_too_small(state: State, hop: NextHop) -> bool:

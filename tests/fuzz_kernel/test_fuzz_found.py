@@ -146,3 +146,30 @@ async def test_of_two_ways_by_one_link_one_can_be_dead() -> None:
         ("-6 route append default metric 20 via 2001:db8:2::1 dev d2",),
         ("far link set p2 up",),
     )
+
+
+async def test_ipv6_rules_are_taken_notice_of_only_once_one_was_added() -> None:
+    replay(
+        ("-6 route add default via 2001:db8:0::1 dev d0",),
+        ("-6 rule flush",),
+        ("-6 rule add pref 100 fwmark 99 lookup 100",),
+        ("-6 rule del pref 100",),
+        ("-6 rule add pref 32766 lookup main",),
+    )
+
+
+async def test_a_follower_that_comes_when_ipv6_rules_are_in_use_knows_it() -> None:
+    replay(
+        ("-6 rule add pref 100 fwmark 99 lookup 100", "-6 rule del pref 32766", "lose"),
+        ("-6 route add default via 2001:db8:0::1 dev d0",),
+    )
+
+
+async def test_ipv6_is_switched_off_without_a_word_where_routes_go_so() -> None:
+    replay(
+        ("sysctl net.ipv6.route.skip_notify_on_dev_down=1",),
+        ("-6 route add default via 2001:db8:0::1 dev d0",),
+        ("sysctl net.ipv6.conf.d0.disable_ipv6=1",),
+        ("link set d1 down",),
+        ("link set d2 mtu 1200",),
+    )

@@ -70,6 +70,15 @@ _PREFIX = "2001:db8:f::/48 metric 10"
             ],
             id="stale hash",
         ),
+        pytest.param(
+            _known.STALE_HASH,
+            [
+                (f"-6 route add {_PREFIX} nexthop via 2001:db8:0::1 dev d0 nexthop via 2001:db8:1::1 dev d1 weight 9",),
+                ("far link set p1 down",),
+                ("sysctl net.ipv6.conf.d1.ignore_routes_with_linkdown=1",),
+            ],
+            id="stale hash of IPv6",
+        ),
         pytest.param(_known.LOOPBACK_SOURCE, [("-4 route add default via 10.0.0.1 dev d0",)], id="loopback"),
     ],
 )

@@ -310,6 +310,8 @@ class Cache:
         if rule.family not in RULES_OF:
             return  # multicast routing has rules of its own
         self._editor.touch(RULES_OF[rule.family], ALL_RULES)
+        if not gone:
+            self.state.unruled.discard(rule.family)
         rule = without_state(rule)
         known = self.state.rules[rule.family]
         if gone != (rule in known):

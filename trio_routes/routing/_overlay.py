@@ -66,6 +66,7 @@ class Overlay:
             ignoring_linkdown=set(below.ignoring_linkdown),
             failed=set(below.failed),
             dead_ways=set(below.dead_ways),
+            unruled=set(below.unruled),
             prepared_rules=dict(below.prepared_rules),
         )
 

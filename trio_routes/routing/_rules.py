@@ -23,6 +23,7 @@ from ..netlink import (
     FIB_RULE_OIF_DETACHED,
     FIB_RULE_UNRESOLVED,
     FR_ACT_GOTO,
+    RTPROT_KERNEL,
 )
 from ._query import Query
 from ._state import State
@@ -31,6 +32,16 @@ from ._values import Rule
 # Flags that follow a device's or another rule's coming and going without a notification: derived, never stored.
 _STATE_FLAGS = FIB_RULE_IIF_DETACHED | FIB_RULE_OIF_DETACHED | FIB_RULE_UNRESOLVED
 _LOOPBACK = "lo"
+# What the kernel makes at first, of which IPv4's third only leads to table 253, and where it looks without any rule.
+_USUAL: dict[int, tuple[Rule, ...]] = {
+    AF_INET: tuple(
+        Rule(AF_INET, priority, table, protocol=RTPROT_KERNEL)
+        for priority, table in ((0, 255), (32766, 254), (32767, 253))
+    ),
+    AF_INET6: tuple(
+        Rule(AF_INET6, priority, table, protocol=RTPROT_KERNEL) for priority, table in ((0, 255), (32766, 254))
+    ),
+}
 
 
 def without_state(rule: Rule) -> Rule:
@@ -41,6 +52,11 @@ def without_state(rule: Rule) -> Rule:
 def in_order(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
     """Rules as they are tried: by priority; a later one after its equals."""
     return tuple(sorted(rules, key=lambda rule: rule.priority))
+
+
+def are_usual(rules: tuple[Rule, ...]) -> bool:
+    """Whether there is none but those that the kernel makes at first."""
+    return all(any(rule == usual for usual in _USUAL[rule.family]) for rule in rules)
 
 
 # ---- the rules of a family, prepared --------------------------------------------------------------
@@ -85,6 +101,8 @@ class Step:
 def steps_of(state: State, family: int) -> tuple[Step, ...]:
     """The rules of a family in order. Prepared anew when the rules have changed."""
     rules = state.rules[family]
+    if family in state.unruled:
+        rules = _USUAL[family]
     known = state.prepared_rules.get(family)
     if known is None or known[0] is not rules:  # every change of the rules makes a new tuple of them
         known = state.prepared_rules[family] = rules, tuple(_prepare(rules))

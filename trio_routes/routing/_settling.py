@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Generator, Hashable, Iterable, Mapping
 from typing import TypeVar
 
+from ..netlink import AF_INET
 from ._changes import FOUND_BY_DUMP, LinkChange, NeighbourChange, RuleChange
 from ._editor import Editor
+from ._rules import are_usual
 from ._settling_routes import settle_routes
 from ._staging import ALL_RULES, EVERYTHING, ROUTES_OF, Doubts, Part, Staging, weigh
 from ._values import Link
@@ -90,6 +92,10 @@ def _settle_nexthops(editor: Editor, staging: Staging) -> Doubts:
 
 def _settle_rules(editor: Editor, staging: Staging) -> Doubts:
     before, after = editor.state.rules[staging.family], staging.state.rules[staging.family]
+    if staging.absent:
+        editor.state.unruled.add(staging.family)
+    elif staging.family == AF_INET or not are_usual(after):
+        editor.state.unruled.discard(staging.family)
     taken, _, still = _weigh([ALL_RULES] if before != after else [], staging)
     if taken:
         staging.note("all of them", before, after)

@@ -128,6 +128,7 @@ class Staging:
       differing: Prefixes under which the complete dump was found to differ from the living tables.
       ways: Links by which next hops died or came alive meanwhile; NETCONFA_IFINDEX_ALL is any.
       contested: Whether the kernel changed something meanwhile without naming the entries.
+      absent: Whether the kernel said that it has nothing of this kind.
       confirm: Whether what differs is only to become doubtful: nothing has suggested that the cache is wrong.
       retried: Neighbours that the kernel is asking for again; they are FAILED until they answer.
       found: What the dump's word was taken for against the cache's; not kept where everything was doubtful.
@@ -139,6 +140,7 @@ class Staging:
         self.family: int = _FAMILY_OF.get(part, 0)
         self.doubts = doubts
         self.confirm = confirm
+        self.absent = False
         self.retried: set[tuple[int, IPAddress]] = set()
         self.found: list[Difference] = []
         self.exceptions: list[Difference] = []

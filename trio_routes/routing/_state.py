@@ -150,6 +150,8 @@ class State:
       failed: Neighbours whose state is FAILED, as (ifindex, address).
       dead_ways: Next hops that are dead although their link is up: the link was without IPv4 address, or without
         IPv6, for a moment, and nothing has revived them yet.
+      unruled: Families of whose rules the kernel takes no notice: it looks into the tables 255 and 254. For IPv6 that is
+        so until a rule is added (fib6_has_custom_rules); for a kernel without policy rules, always.
       prepared_rules: By family, the rules that were prepared for lookups, and what came of it (`_rules.py`).
     """
 
@@ -161,6 +163,7 @@ class State:
     ignoring_linkdown: set[tuple[int, int]] = attrs.field(factory=set[tuple[int, int]])
     failed: set[tuple[int, IPAddress]] = attrs.field(factory=set[tuple[int, IPAddress]])
     dead_ways: set[Way] = attrs.field(factory=set[Way])
+    unruled: set[int] = attrs.field(factory=lambda: {AF_INET6})
     prepared_rules: dict[int, tuple[tuple[Rule, ...], tuple[Step, ...]]] = attrs.field(factory=_none_prepared)
 
     def passes_over_linkdown(self, family: int, ifindex: int) -> bool:
