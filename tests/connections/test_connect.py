@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import math
 import socket
 from contextlib import suppress
 from ipaddress import IPv4Address
+from typing import cast
 
 import attrs
 import pytest
@@ -392,6 +394,28 @@ def test_hints_out_of_the_kernels_range_are_refused() -> None:
         TcpHints(keepalive_count=128)
     with pytest.raises(ValueError, match="keepalive_idle"):
         TcpHints(keepalive_idle=0)
+    with pytest.raises(ValueError, match=r"whole number.* not 1\.5"):
+        TcpHints(keepalive_interval=cast("int", 1.5))  # refused here, not when a connection has been made
+
+
+@pytest.mark.parametrize("seconds", [-1.0, 0.0, 0.0001, math.nan, math.inf, 2_147_484.0])
+def test_a_user_timeout_that_cannot_be_is_refused(seconds: float) -> None:
+    """Nor one of 0: to the kernel that is its default."""
+    with pytest.raises(ValueError, match="user_timeout"):
+        TcpHints(user_timeout=seconds)
+
+
+async def test_the_least_and_the_most_that_hints_take_the_kernel_takes(world: World) -> None:
+    client, server = await loopback_pair()
+    async with client, server:
+        for hints in (
+            TcpHints(1, 1, 1, user_timeout=0.001),
+            TcpHints(32767, 32767, 127, user_timeout=0x7FFFFFFF / 1000),
+        ):
+            hints.apply_to(client.socket)
+            assert hints.user_timeout is not None
+            milliseconds = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+            assert milliseconds == round(hints.user_timeout * 1000)
 
 
 async def test_a_dead_link_is_no_way_though_the_route_is_there(world: World) -> None:

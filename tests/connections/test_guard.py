@@ -518,6 +518,19 @@ async def test_hints_are_set_on_the_socket(world: World) -> None:
             assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 12_500
 
 
+async def test_hints_are_set_by_the_connection_too_and_only_on_tcp(world: World) -> None:
+    client, server = await loopback_pair()
+    async with client, server:
+        with guard(world.ground, client) as connection, guard(world.ground, connection, tcp_hints=TcpHints()):
+            assert client.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+    with trio.socket.socket(type=trio.socket.SOCK_DGRAM) as datagrams:
+        await datagrams.connect(("127.0.0.1", 9))
+        with pytest.raises(ValueError, match="for TCP, not for udp") as caught:
+            guard(world.ground, datagrams, tcp_hints=TcpHints())
+        assert list(world.registry) == [], caught.value  # it holds the frames, and nothing is registered by them
+        assert datagrams.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
+
+
 async def test_leaving_after_the_pt_has_closed_is_quiet(world: World) -> None:
     """R15."""
     stream, _ = world.stream()

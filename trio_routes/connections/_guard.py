@@ -27,7 +27,7 @@ import trio
 
 from .._errors import RouteLostError
 from ._blame import remainder
-from ._flow import socket_of
+from ._connection import owned_socket
 
 if TYPE_CHECKING:
     from ..netlink import IPAddress
@@ -189,13 +189,26 @@ def guard(
 
     Raises:
       TypeError: There is no socket in it, and no `flow`.
-      ValueError: An unconnected stream socket, or a socket of another network namespace.
+      ValueError: An unconnected stream socket, a socket of another network namespace, or `tcp_hints` for what is not
+        TCP.
       trio.ClosedResourceError: The socket or the pt is closed.
       RouteLostError: The socket was lost before, and nobody has connected it again.
     """
     connection = ground.registry.register(what, peer=peer, flow=flow, policy=policy, probe=probe, label=label)
-    made = Guard(ground.registry, connection)
-    sock = socket_of(what)
-    if tcp_hints is not None and sock is not None:
-        tcp_hints.apply_to(sock)
-    return made
+    if tcp_hints is not None:
+        try:
+            _hint(connection, tcp_hints)
+        except BaseException:
+            ground.registry.release(connection)
+            raise
+    return Guard(ground.registry, connection)
+
+
+def _hint(connection: Connection, hints: TcpHints) -> None:
+    """Set them on the connection's socket; in memory there is none, and nothing to set."""
+    protocol = connection.flow.protocol
+    if protocol not in ("tcp", "mptcp"):
+        raise ValueError(f"tcp_hints are for TCP, not for {protocol}")
+    sock = owned_socket(connection.record)  # not socket_of(what): that may be a Connection
+    if sock is not None:
+        hints.apply_to(sock)

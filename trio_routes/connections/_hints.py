@@ -20,8 +20,15 @@ class _HasOptions(Protocol):
 def _whole_seconds(hints: TcpHints, attribute: attrs.Attribute[int], value: int) -> None:
     # tcp(7): MAX_TCP_KEEPIDLE and MAX_TCP_KEEPINTVL are 32767, MAX_TCP_KEEPCNT is 127 (include/net/tcp.h)
     highest = 127 if attribute.name == "keepalive_count" else 32767
-    if not 1 <= value <= highest:
-        raise ValueError(f"{attribute.name} must be from 1 to {highest}, not {value}")
+    if not 1 <= value <= highest or value != int(value):
+        raise ValueError(f"{attribute.name} must be a whole number from 1 to {highest}, not {value}")
+
+
+def _milliseconds_of_an_int(hints: TcpHints, attribute: attrs.Attribute[float], value: float) -> None:
+    # tcp_sock_set_user_timeout (net/ipv4/tcp.c) takes an int of milliseconds and refuses negative ones; 0 would be the
+    # system's default, which is what None is for.
+    if not 0.001 <= value <= 0x7FFFFFFF / 1000:  # NaN neither
+        raise ValueError(f"{attribute.name} must be None, or from 0.001 to {0x7FFFFFFF / 1000} seconds, not {value}")
 
 
 @attrs.frozen
@@ -44,7 +51,7 @@ class TcpHints:
     keepalive_idle: int = attrs.field(default=15, validator=_whole_seconds)
     keepalive_interval: int = attrs.field(default=15, validator=_whole_seconds)
     keepalive_count: int = attrs.field(default=3, validator=_whole_seconds)
-    user_timeout: float | None = 60.0
+    user_timeout: float | None = attrs.field(default=60.0, validator=attrs.validators.optional(_milliseconds_of_an_int))
 
     def apply_to(self, sock: _HasOptions) -> None:
         """Set the options on a TCP socket.
