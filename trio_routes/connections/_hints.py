@@ -24,13 +24,6 @@ def _whole_seconds(hints: TcpHints, attribute: attrs.Attribute[int], value: int)
         raise ValueError(f"{attribute.name} must be a whole number from 1 to {highest}, not {value}")
 
 
-def _milliseconds_of_an_int(hints: TcpHints, attribute: attrs.Attribute[float], value: float) -> None:
-    # tcp_sock_set_user_timeout (net/ipv4/tcp.c) takes an int of milliseconds and refuses negative ones; 0 would be the
-    # system's default, which is what None is for.
-    if not 0.001 <= value <= 0x7FFFFFFF / 1000:  # NaN neither
-        raise ValueError(f"{attribute.name} must be None, or from 0.001 to {0x7FFFFFFF / 1000} seconds, not {value}")
-
-
 @attrs.frozen
 class TcpHints:
     """How soon TCP itself gives up a silent peer; the defaults find it out within a minute.
@@ -51,7 +44,14 @@ class TcpHints:
     keepalive_idle: int = attrs.field(default=15, validator=_whole_seconds)
     keepalive_interval: int = attrs.field(default=15, validator=_whole_seconds)
     keepalive_count: int = attrs.field(default=3, validator=_whole_seconds)
-    user_timeout: float | None = attrs.field(default=60.0, validator=attrs.validators.optional(_milliseconds_of_an_int))
+    user_timeout: float | None = 60.0
+
+    def __attrs_post_init__(self) -> None:
+        # The kernel takes an int of milliseconds, and refuses a negative one; 0 is the system's default (tcp(7)), for
+        # which there is None.
+        longest = 0x7FFFFFFF / 1000
+        if self.user_timeout is not None and not 0.001 <= self.user_timeout <= longest:  # NaN neither
+            raise ValueError(f"user_timeout must be None, or from 0.001 to {longest} seconds, not {self.user_timeout}")
 
     def apply_to(self, sock: _HasOptions) -> None:
         """Set the options on a TCP socket.
