@@ -255,6 +255,15 @@ async def next_of(
     raise AssertionError("the pt closed")
 
 
+async def no_more(events: trio.abc.ReceiveChannel[Event]) -> None:
+    """Check that nothing is left to receive: what has been published is there at once, and cancels no receive.
+
+    With a deadline that is over already, `receive` would see nothing whatever there is: it is a cancellation point.
+    """
+    with trio.move_on_after(0.05):
+        raise AssertionError(await events.receive())
+
+
 async def losses(events: trio.abc.ReceiveChannel[Event], count: int) -> list[ConnectionLost]:
     """Receive a number of losses."""
     return [await next_of(events, ConnectionLost) for _ in range(count)]

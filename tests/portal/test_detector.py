@@ -336,9 +336,15 @@ async def test_a_check_that_a_gateway_change_overtakes_answers_for_the_new_one_t
 
 
 async def test_a_cancelled_check_harms_nobody(autojump_clock: trio.testing.MockClock) -> None:
-    async with detecting(says(ONLINE), None) as pt:
-        with trio.move_on_after(0):
+    async with detecting(mute, None) as pt:
+        with trio.move_on_after(1) as scope:
             await pt.detector.check()
+        assert scope.cancelled_caught
+        assert pt.network.times == [0]
+        pt.network.server = says(ONLINE)
+        # The run goes on by itself to its end at 3 s, and a check joins it; another one asks anew.
+        assert (await pt.detector.check()).kind is PortalKind.OFFLINE
+        assert trio.current_time() == pytest.approx(3)
         assert (await pt.detector.check()).kind is PortalKind.ONLINE
 
 

@@ -21,7 +21,7 @@ import trio_routes
 
 async def main(host, port):
     async with trio_routes.open_pt() as pt:
-        with trio.move_on_after(0):
+        with trio.move_on_after(0.1):
             await pt.wait_routable(host)
             print("at once", flush=True)
         print("waiting", flush=True)
