@@ -15,7 +15,7 @@ import trio.testing
 from hypothesis import given, settings, strategies as st
 from trio.testing import MockClock
 
-from tests.connections.network import C2, LO, NO_CARRIER
+from tests.connections.network import C1, C2, LO, NO_CARRIER
 from tests.connections.test_prober import register
 from tests.connections.test_reassess import FOR_EVER, Watch, flows, standing, toggles
 from trio_routes import ConnectionRecovered, ConnectionRerouted, ConnectionSuspect
@@ -242,6 +242,27 @@ async def test_a_path_that_flips_between_classes_ends_after_half_a_minute(
     loss = connection.loss
     assert loss is not None
     assert BOUND_SECONDS <= loss.time - began <= BOUND_SECONDS + 4, "asking may follow the last of it"
+
+
+async def test_a_path_that_flips_between_two_gateways_is_asked_about_for_good_after_half_a_minute(
+    nursery: trio.Nursery, family: int, autojump_clock: MockClock
+) -> None:
+    """Neither is known, and nobody answers: to ask anew after each move would keep it SUSPECT for ever."""
+    watch = await started(nursery, family)
+    connection, peer = register(watch, "silence")
+    began = trio.current_time()
+    for turn in range(60):
+        if connection.loss is not None:
+            break
+        gateway, link = (watch.site.gw1b, C1) if turn % 2 else (watch.site.gw2, C2)
+        watch.network.delete_route(watch.site.default)
+        watch.network.add_route(watch.site.default, via=gateway, dev=link, metric=100)
+        await watch.change()
+        await trio.sleep(0.9)
+    loss = connection.loss
+    assert loss is not None
+    assert peer.asked[0] >= began + BOUND_SECONDS, "it never settled before"
+    assert loss.time - began <= BOUND_SECONDS + 4
 
 
 async def test_stopped_past_the_deadline_what_is_readable_comes_first(

@@ -9,7 +9,8 @@
                               same class: the deadline stays; a slow cause lengthens it, once,
                               and a path that moves on, uncertain again, settles anew
                               another class: its own wait from then
-                              never over max(30 s, the policy's wait) in all
+                              never over max(30 s, the policy's wait) in all: whoever is asked about after that
+                              is asked for good, though the path moves on
 
 A wait of inf has no deadline, and the time spent so does not count for the bound: an hour with a
 silent gateway must not make the route that is gone for 27 ms after it a loss. Meanwhile its socket
@@ -154,8 +155,13 @@ def on_verdict(stand: Stand, verdict: Verdict, t: float, *, wait: float | None, 
         return _waiting(stand, verdict, t, wait)
     unchanged = verdict is stand.verdict and not moved
     if stand.mode is not Mode.SETTLING:
-        # Asked, or left alone, for that very state of things; another one settles anew.
-        return stand if unchanged else _waiting(stand, verdict, t, wait)
+        # Asked, or left alone, for that very state of things; another one settles anew, as long as there is time to.
+        if unchanged:
+            return stand
+        if stand.mode is Mode.ASKING and verdict.cls is VerdictClass.UNCERTAIN and _is_over(stand, t, wait):
+            # Else it would be asked anew at each move, and nothing would ever come of a path that flips on and on.
+            return attrs.evolve(stand, verdict=verdict)
+        return _waiting(stand, verdict, t, wait)
     if verdict.cls is not stand.verdict.cls or math.isinf(wait) or math.isinf(stand.deadline):
         return _waiting(stand, verdict, t, wait)
     deadline = stand.deadline
@@ -187,6 +193,10 @@ def _waiting(stand: Stand, verdict: Verdict, t: float, wait: float) -> Stand:
 
 def _bounded(deadline: float, started: float, wait: float) -> float:
     return min(deadline, started + max(BOUND_SECONDS, wait))
+
+
+def _is_over(stand: Stand, t: float, wait: float) -> bool:
+    return t >= stand.started + max(BOUND_SECONDS, wait)
 
 
 class Decision(enum.Enum):
