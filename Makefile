@@ -12,7 +12,7 @@
 # Each target sets up what it needs in .venv and reuses it while pyproject.toml and constraints.txt stand.
 # ARGS="..." goes on to what runs: make test ARGS="-m netns -x".
 
-.PHONY: help demo test test-verdicts check bench bench-cache bench-judge bench-streams clean
+.PHONY: help demo test test-verdicts fuzz-kernel check bench bench-cache bench-judge bench-streams clean
 .PHONY: check-format check-lint check-async check-mypy check-pyright check-public-types
 .DEFAULT_GOAL := help
 SHELL := /bin/bash

@@ -70,6 +70,32 @@ async def test_the_tables_are_complete_when_the_body_begins() -> None:
         assert [rule.priority for rule in pt.routes.rules] == [0, 32766, 32767, 0, 32766]
 
 
+async def test_the_zone_of_a_link_local_destination_is_the_link_that_it_goes_by() -> None:
+    kernel = FakeKernel()
+    links: dict[str, int] = {}
+    for name in ("eth0", "eth1"):
+        link = kernel.add_link(name)
+        link.add_address(f"fe80::{link.ifindex}/64")
+        links[name] = link.ifindex
+    async with open_pt(kernel=kernel) as pt:
+        for name, ifindex in links.items():
+            for zone in (name, ifindex):
+                assert [hop.ifindex for hop in pt.routes.lookup(f"fe80::7%{zone}").hops] == [ifindex]
+        assert [hop.ifindex for hop in pt.routes.lookup("fe80::7%eth0", oif=links["eth1"]).hops] == [links["eth1"]]
+        found = pt.routes.explain("fe80::7%eth1").resolution
+        assert [hop.ifindex for hop in found.hops] == [links["eth1"]]
+        for look_up in (pt.routes.lookup, pt.routes.explain):
+            with pytest.raises(ValueError, match="there is no link 'eth7'"):
+                look_up("fe80::7%eth7")
+
+
+async def test_a_source_of_another_family_is_no_question() -> None:
+    async with open_pt(kernel=FakeKernel()) as pt:
+        for look_up in (pt.routes.lookup, pt.routes.explain):
+            with pytest.raises(ValueError, match=r"::1 is of another family than 192\.0\.2\.1"):
+                look_up("192.0.2.1", source="::1")
+
+
 async def test_every_change_is_told_as_what_it_is_and_in_libwebsockets_words(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

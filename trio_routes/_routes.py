@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from typing import TypedDict, Unpack
 
 import attrs
@@ -51,7 +51,7 @@ class Routes:
         """Tell which way a flow goes now, by policy rules and longest prefix. Not a checkpoint.
 
         Args:
-          destination: Where to.
+          destination: Where to. The zone of a link-local one (``fe80::1%eth0``) is its `oif`, unless that is given.
           source: The source address, where one is chosen already; a rule's `from` matches nothing before.
           mark: The packet's mark (SO_MARK).
           oif: The device that the socket is bound to, as ifindex.
@@ -65,13 +65,14 @@ class Routes:
             IPv4 does not fall back to "on that link"; otherwise as RTM_GETROUTE answers.
 
         Raises:
-          ValueError: An address that is none.
+          ValueError: An address that is none, a source of the other family, or the zone of no link.
         """
+        to, by, device = self._asked(destination, source, oif)
         return self._cache.lookup(
-            _address(destination),
-            source=None if source is None else _address(source),
+            to,
+            source=by,
             mark=mark,
-            oif=oif,
+            oif=device,
             iif=iif,
             tos=tos,
             uid=uid,
@@ -92,14 +93,14 @@ class Routes:
           **as_lookup: As for `lookup`.
 
         Raises:
-          ValueError: An address that is none.
+          ValueError: As for `lookup`.
         """
-        source = as_lookup.get("source")
+        to, by, device = self._asked(destination, as_lookup.get("source"), as_lookup.get("oif"))
         return self._cache.explain(
-            _address(destination),
-            source=None if source is None else _address(source),
+            to,
+            source=by,
             mark=as_lookup.get("mark", 0),
-            oif=as_lookup.get("oif"),
+            oif=device,
             iif=as_lookup.get("iif"),
             tos=as_lookup.get("tos", 0),
             uid=as_lookup.get("uid"),
@@ -109,6 +110,23 @@ class Routes:
             strict=as_lookup.get("strict", False),
             onlink_fallback=not as_lookup.get("strict", False),
         )
+
+    def _asked(
+        self, destination: str | IPAddress, source: str | IPAddress | None, oif: int | None
+    ) -> tuple[IPAddress, IPAddress | None, int | None]:
+        to = _address(destination)
+        by = None if source is None else _address(source)
+        if by is not None and by.version != to.version:
+            raise ValueError(f"the source {by} is of another family than {to}")
+        if oif is None and isinstance(to, IPv6Address) and to.scope_id is not None and _is_of_a_link(to):
+            oif = self._link_named(to.scope_id)
+        return to, by, oif
+
+    def _link_named(self, zone: str) -> int:
+        for ifindex, link in self._cache.links.items():
+            if zone in (link.name, str(ifindex)):
+                return ifindex
+        raise ValueError(f"there is no link {zone!r}")
 
     @property
     def links(self) -> Mapping[int, Link]:
@@ -131,3 +149,8 @@ class Routes:
 
 def _address(value: str | IPAddress) -> IPAddress:
     return ip_address(value) if isinstance(value, str) else value
+
+
+def _is_of_a_link(address: IPv6Address) -> bool:
+    """Whether an address means something on one link only (__ipv6_addr_needs_scope_id)."""
+    return address.is_link_local or (address.is_multicast and int(address) >> 112 & 0xF in (1, 2))

@@ -252,6 +252,8 @@ async def test_get_prints_the_answer_and_its_reason(host: testing.Host) -> None:
     assert await host.run([*PYTHON, "get", "8.8.8.8", "--uid", "0"]) == (
         "8.8.8.8 via 10.0.1.1 dev a0 src 10.0.1.2 uid 0 (by default of table main, rule 32766)\n"
     )
+    assert "0.0.0.0 dev lo src 127.0.0.1" in (text := await host.run([*PYTHON, "get", "0.0.0.0"]))
+    assert text.endswith(" (that is this host itself)\n")
     text = await host.run([*PYTHON, "get", "fe80::77%a0"])
     assert text.startswith("fe80::77 dev a0 ")
     assert " nexthop via 10.0.1.1 dev a0 weight 3 nexthop via 10.0.2.1" in await host.run([*PYTHON, "get", "192.0.2.1"])

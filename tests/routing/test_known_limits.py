@@ -70,3 +70,35 @@ async def test_a_lifetime_that_is_prolonged_without_a_word_costs_no_route(host: 
         assert not it.batches
         assert gateways(it) == ["2001:db8:1::1"]
         assert ask(host, EXPIRING) == (0, (host.links["d1"].ifindex, "2001:db8:1::1"))
+
+
+async def test_the_group_of_a_link_that_is_down_is_told_when_it_is_up(host: testing.Host) -> None:
+    async with following(host) as it:
+        ifindex = host.links["d1"].ifindex
+        assert not ip(host, "link set d1 down")
+        assert not ip(host, "link set d1 group 7")  # netdev_state_change() speaks of links that are up
+        it.follower.apply_pending()
+        assert it.cache.links[ifindex].group == 0
+        assert not ip(host, "link set d1 up")
+        await until(lambda: it.cache.links[ifindex].group == 7)
+
+
+async def test_a_way_that_was_dead_before_it_was_heard_of_counts_as_alive_with_the_carrier(host: testing.Host) -> None:
+    def ways(it: Following) -> list[str]:
+        return sorted(str(gateway) for gateway in it.cache.lookup(ip_address("192.0.2.7")).gateways)
+
+    host.sysctl("net.ipv4.conf.d1.ignore_routes_with_linkdown", 1)
+    for at in range(2):
+        assert not ip(host, f"addr add 10.0.{at}.10/24 dev d{at}")
+    assert not ip(host, "route add 192.0.2.0/24 nexthop via 10.0.0.1 dev d0 nexthop via 10.0.1.1 dev d1")
+    assert not ip(host, "addr del 10.0.1.10/24 dev d1")  # by which the way dies, whatever its link does
+    host.links["d1"].carrier(False)
+    await host.run(["sh", "-ec", "until ip link show d1 | grep -q NO-CARRIER; do sleep 0.01; done"])
+    async with following(host) as it:
+        # A dump shows a way that is dead for its own sake like one that is passed over for want of carrier.
+        assert ways(it) == ["10.0.0.1"]
+        host.links["d1"].carrier(True)
+        await until(lambda: it.cache.links[host.links["d1"].ifindex].carrier)
+        assert ways(it) == ["10.0.0.1", "10.0.1.1"]
+        async with following(host) as fresh:  # the next dump tells
+            assert ways(fresh) == ["10.0.0.1"]

@@ -124,6 +124,8 @@ def _reason(resolution: Resolution) -> str:
         kind = "" if resolution.outcome is Outcome.ROUTED else f"{type_text(body.type)} "
         prefix = prefix_text(body.family, route.address, body.prefix_length)
         reasons.append(f"by {kind}{prefix} of table {table_text(body.table)}")
+    elif resolution.kind is Kind.LOCAL and resolution.outcome is Outcome.ROUTED:
+        reasons.append("that is this host itself")
     elif resolution.outcome is Outcome.ROUTED:
         reasons.append("no route, so taken to be on the link asked for")
     if rule is not None:
