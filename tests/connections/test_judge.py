@@ -564,7 +564,11 @@ def test_a_link_and_a_routing_daemon_are_slow_causes_and_others_are_not(site: Si
     assert has_slow_cause(before, site.network)
     site.network.link_is(C1)
     site.network.add_route(site.default, via=site.gw1, dev=C1, protocol=12)
-    assert has_slow_cause(resolve(site.flow(), site.network), site.network)
+    before = resolve(site.flow(), site.network)
+    better_default_by_the_other_link(site)
+    assert not has_slow_cause(before, site.network), "the daemon's route is there still: somebody else's is better"
+    site.network.delete_route(site.default, metric=0)
+    assert has_slow_cause(before, site.network)
 
 
 def test_translation_is_likely_from_private_to_global_and_into_tunnels_only() -> None:

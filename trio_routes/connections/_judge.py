@@ -270,8 +270,9 @@ def has_slow_cause(before: Resolution, view: View) -> bool:
       before: The resolution under which the connection was last good.
       view: The routing cache as it is now.
     """
-    if before.route is not None and before.route.body.protocol in _ROUTING_DAEMONS:
-        return True
+    route = before.route
+    if route is not None and route.body.protocol in _ROUTING_DAEMONS and not view.has_route(route):
+        return True  # one that is there still, and does not serve any more, was not taken away by its daemon
     return any(link_is_dead(hop.ifindex, view) for hop in before.hops)
 
 
