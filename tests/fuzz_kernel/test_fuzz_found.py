@@ -173,3 +173,14 @@ async def test_ipv6_is_switched_off_without_a_word_where_routes_go_so() -> None:
         ("link set d1 down",),
         ("link set d2 mtu 1200",),
     )
+
+
+async def test_ipv6_rejects_though_the_loopback_is_down() -> None:
+    replay(
+        ("-6 route add default via 2001:db8:0::1 dev d0",),
+        ("link set lo down",),
+        ("-6 route add blackhole 2001:db8:f::7/128",),
+        ("-6 route add throw 2001:db8:f::/48",),
+        ("link set lo up",),
+        ("link set lo down",),
+    )

@@ -15,7 +15,11 @@ from ..netlink import (
     IFA_F_SECONDARY,
     NETCONFA_IFINDEX_ALL,
     RTN_ANYCAST,
+    RTN_BLACKHOLE,
     RTN_LOCAL,
+    RTN_PROHIBIT,
+    RTN_THROW,
+    RTN_UNREACHABLE,
     IPAddress,
     NextHop,
     NexthopMessage,
@@ -128,12 +132,13 @@ def _none_prepared() -> dict[int, tuple[tuple[Rule, ...], tuple[Step, ...]]]:
     return {}
 
 
-def _is_host_itself(body: RouteBody) -> bool:
-    """Whether an IPv6 route is one to the host itself, which is there without carrier, and on a link that is down.
+# IPv6 routes that are there without carrier, and on a link that is down: those to the host itself, which come and go
+# with its addresses (fib6_ifdown, fc_ignore_dev_down), and those that reject, which can be made while `lo` is down.
+_NEEDING_NO_LINK = frozenset({RTN_LOCAL, RTN_ANYCAST, RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT, RTN_THROW})
 
-    It comes and goes with its address, which a link that is down can have (fib6_ifdown, fc_ignore_dev_down).
-    """
-    return body.family == AF_INET6 and body.type in (RTN_LOCAL, RTN_ANYCAST)
+
+def _needs_no_link(body: RouteBody) -> bool:
+    return body.family == AF_INET6 and body.type in _NEEDING_NO_LINK
 
 
 @attrs.define(eq=False, slots=True)
@@ -178,7 +183,7 @@ class State:
     def dead(self, body: RouteBody, hop: NextHop) -> bool:
         """Whether a next hop has RTNH_F_DEAD for its own sake, which removes the route once all of its have it."""
         link = self.links.get(hop.ifindex)
-        if link is not None and not link.up and not _is_host_itself(body):
+        if link is not None and not link.up and not _needs_no_link(body):
             return True
         return bool(self.dead_ways) and way_of(body, hop) in self.dead_ways
 
@@ -195,7 +200,7 @@ class State:
         if body.family == AF_INET6 and 0 < link.mtu < _LEAST_IPV6_MTU:
             return False  # there is no IPv6; of the routes by it only those that name a nexthop object stay
         flags = link.flags
-        if flags & _UP_WITH_CARRIER == _UP_WITH_CARRIER or _is_host_itself(body):
+        if flags & _UP_WITH_CARRIER == _UP_WITH_CARRIER or _needs_no_link(body):
             return True
         return bool(flags & Link.IFF_UP) and not self.passes_over_linkdown(body.family, hop.ifindex)
 
