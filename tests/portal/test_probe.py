@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterable
 from ipaddress import ip_address
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -21,6 +22,7 @@ from trio_routes.portal._answer import finding_of
 from trio_routes.portal._examination import Examiner
 from trio_routes.portal._hints import Known
 from trio_routes.portal._probe import ask_api, probe
+from trio_routes.portal._way import CannotBindError, NameSilentError
 
 ENDPOINT = Endpoint("http://check.example/generate_204?x")
 
@@ -414,6 +416,7 @@ def json_answer(body: bytes, kind: bytes = b"application/captive+json") -> bytes
         (json_answer(b"[]"), Finding.API_INVALID),
         (json_answer(b"[" * 60_000), Finding.API_INVALID),
         (json_answer(b"\xff"), Finding.API_INVALID),
+        (json_answer(b'{"captive": true}').replace(b"200 OK", b"404 Not Found"), Finding.API_INVALID),
         (PORTAL, Finding.API_INVALID),
         (OK + b"Content-Type: application/captive+json\r\nContent-Length: 99\r\n\r\n{", Finding.CLOSED),
     ],
@@ -422,6 +425,30 @@ async def test_the_api_is_believed_only_in_its_own_form(answer: bytes, finding: 
     evidence = await api(answer)
     assert (evidence.question, evidence.finding) == (Question.API, finding)
     assert (evidence.capport is not None) == (finding in (Finding.API_CAPTIVE, Finding.API_OPEN))
+
+
+async def test_the_api_is_asked_for_its_own_media_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = bytearray()
+
+    async def listen(stream: Stream) -> None:
+        heard.extend(await stream.receive_some())
+        await stream.send_all(json_answer(b'{"captive": false}'))
+
+    async def plain(self: Way, stream: trio.abc.Stream, name: str) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        return stream
+
+    monkeypatch.setattr(Way, "start_tls", plain)
+    async with trio.open_nursery() as nursery:
+        await ask_api(any_way(FakeNetwork(nursery, listen)), "https://api.example/capport")
+    assert b"\r\nAccept: application/captive+json\r\n" in heard
+
+
+async def test_only_where_a_name_was_looked_up_the_evidence_says_by_whom() -> None:
+    async with trio.open_nursery() as nursery:
+        way = attrs.evolve(any_way(FakeNetwork(nursery, says(ONLINE)), 4), device="wlan0", ifindex=2)
+        assert "machine's resolver" in (await probe(way, ENDPOINT)).detail
+        assert (await probe(way, Endpoint("http://192.0.2.1/"))).detail == ""
 
 
 async def test_an_api_that_is_not_https_is_not_asked() -> None:
@@ -461,7 +488,12 @@ class Hijacked(FakeNetwork):
     [
         ("10.0.0.1", ["10.0.0.1"], Finding.NAMES_HIJACKED),
         ("10.0.0.1", ["10.0.0.2"], Finding.NAMES_SANE),
+        ("10.0.0.1", [], Finding.NAMES_SANE),
         ("10.0.0.1", socket.gaierror(socket.EAI_NONAME, "no such name"), Finding.NAMES_SANE),
+        # Nothing was said of that name, so nothing is known of names.
+        ("10.0.0.1", socket.gaierror(socket.EAI_AGAIN, "try again"), Finding.NAME_SILENT),
+        ("10.0.0.1", NameSilentError("no answer"), Finding.NAME_SILENT),
+        ("10.0.0.1", CannotBindError(errno.ENODEV, "no such device"), Finding.CANNOT_BIND),
         ("8.8.8.8", ["8.8.8.8"], None),  # public: nobody asks
     ],
 )
@@ -475,6 +507,21 @@ async def test_a_private_address_makes_one_ask_whether_all_names_have_it(
     about_names = [one.finding for one in found if one.question is Question.NAMES]
     assert about_names == ([] if finding is None else [finding])
     assert len(network.resolved) == 2 + (finding is not None)
+
+
+async def test_a_resolver_that_falls_silent_on_nonsense_is_given_three_seconds(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    class Silent(Hijacked):
+        async def resolve(self, host: str, port: int) -> list[IPAddress]:
+            if host.endswith(".invalid"):
+                await trio.sleep_forever()
+            return await super().resolve(host, port)
+
+    async with trio.open_nursery() as nursery:
+        found = await Examiner((ENDPOINT,), ()).examine(any_way(Silent(nursery, says(PORTAL))), Known())
+    assert [one.finding for one in found] == [Finding.REDIRECT, Finding.NAME_SILENT]
+    assert trio.current_time() == pytest.approx(3)
 
 
 # Probes of one's own.

@@ -81,11 +81,14 @@ async def ask_for_nonsense(way: Way, suspect: Evidence) -> Evidence:
             found = await way.resolve(name)
         same = suspect.address in found.addresses
         finding = Finding.NAMES_HIJACKED if same else Finding.NAMES_SANE
-        detail = f"{name} has the address {suspect.address}, too" if same else f"{name} has another address"
+        others = "another address" if found.addresses else "no address of this family"
+        detail = f"{name} has the address {suspect.address}, too" if same else f"{name} has {others}"
     except trio.TooSlowError:
         finding, detail = Finding.NAME_SILENT, "no answer from the resolver"
     except OSError as error:
-        finding, detail = Finding.NAMES_SANE, f"{name}: {sentence(error)}"
+        finding, detail = finding_of_error(error, naming=True), f"{name}: {sentence(error)}"
+        if finding is Finding.NAME_FAILED:  # that there is no such name, or that it cannot tell: an honest resolver's
+            finding = Finding.NAMES_SANE
     return Evidence(
         question=Question.NAMES,
         finding=finding,
