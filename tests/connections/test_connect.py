@@ -389,6 +389,24 @@ async def test_tls_comes_on_top_and_passes_the_loss_on(world: World, nursery: tr
     await stream.aclose()
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, r"198\.51\.100\.7: no route"),
+        ({"device": "absent"}, r"198\.51\.100\.7 by absent: no route"),
+        ({"local_address": LOCAL, "mark": 5}, r"198\.51\.100\.7 from 10\.0\.0\.2 with mark 5: no route"),
+    ],
+)
+async def test_what_was_asked_for_is_named_where_there_is_no_route(
+    world: World, options: ConnectOptions, said: str
+) -> None:
+    """R34: a route may well be there, but not by the device that the caller wants."""
+    if "device" not in options:
+        world.remove_default()
+    with pytest.raises(NoRouteError, match=said):
+        await open_tcp_stream(world.ground, PEER, 5432, **options)
+
+
 def test_hints_out_of_the_kernels_range_are_refused() -> None:
     with pytest.raises(ValueError, match="keepalive_count"):
         TcpHints(keepalive_count=128)

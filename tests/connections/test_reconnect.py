@@ -14,13 +14,13 @@ import trio
 import trio.testing
 from hypothesis import given, strategies as st
 
-from tests.connections._world import OTHER_PEER, PEER, V6_PEER, World, accepts
+from tests.connections._world import LOCAL, OTHER_PEER, PEER, V6_PEER, World, accepts
 from trio_routes._errors import RouteLostError
 from trio_routes.connections._budget import Budget
 from trio_routes.connections._guard import guard
 from trio_routes.connections._reconnect import Backoff, keep_connected, wait_routable
 from trio_routes.connections._stream import GuardedStream, guard_stream
-from trio_routes.netlink import AF_INET
+from trio_routes.netlink import AF_INET, AF_INET6
 from trio_routes.routing import Outcome
 from trio_routes.testing._fake_stream import FakeStream
 
@@ -491,6 +491,24 @@ async def test_a_burst_of_changes_asks_the_resolver_twice_and_misses_nothing(
         await trio.sleep(60)
     assert len(world.kernel.resolved) == 3
     assert trio.current_time() - began == pytest.approx(10.1)
+
+
+async def test_an_operator_reads_once_what_is_waited_for_and_once_that_it_is_there(
+    world: World, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "trio_routes")
+    await wait_routable(world.ground, PEER, source=LOCAL)
+    assert caplog.messages == []
+    world.remove_default()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(wait_routable, world.ground, PEER, source=LOCAL))
+        await trio.sleep(100)
+        world.add_default(AF_INET6)  # not his, and waited for on
+        await trio.sleep(100)
+        assert caplog.messages == ["waiting for a way to 198.51.100.7 from 10.0.0.2"]
+        world.add_default(AF_INET)
+    [_, there] = caplog.messages
+    assert there == "there is a way to 198.51.100.7 from 10.0.0.2: unicast via 10.0.0.1 on link 2"
 
 
 async def test_any_address_of_a_name_will_do(world: World) -> None:

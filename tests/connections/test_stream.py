@@ -368,6 +368,26 @@ async def test_a_cancelled_close_closes(world: World) -> None:
     assert list(world.registry) == []
 
 
+async def test_a_goodbye_that_fails_while_good_is_told_and_leaves_nothing_open(world: World) -> None:
+    """R31: only the loss is kept quiet."""
+
+    class BreaksOff(Ended):
+        closed = 0
+
+        async def aclose(self) -> None:
+            self.closed += 1
+            await trio.lowlevel.checkpoint()
+            if self.closed == 1:
+                raise trio.BrokenResourceError("the peer broke off")
+
+    inner = BreaksOff()
+    stream = guard_stream(world.ground, inner, flow=flow_to())
+    with pytest.raises(trio.BrokenResourceError, match="broke off"):
+        await stream.aclose()
+    assert inner.closed == 2  # the second time forcefully
+    assert list(world.registry) == []
+
+
 class SlowToClose(trio.abc.Stream):
     """A stream that says goodbye for as long as it is let, on a connection in memory."""
 

@@ -59,6 +59,11 @@ class Egress:
         """Take what users give. Raises ValueError for what is no address."""
         return cls(None if local_address is None else as_address(local_address), device, mark or 0)
 
+    def __str__(self) -> str:
+        """Say what is fixed, to go after the destination: " from 10.0.0.2 by wlan0"; nothing where nothing is."""
+        ways = (("from", self.local_address), ("by", self.device), ("with mark", self.mark))
+        return "".join(f" {word} {what}" for word, what in ways if what)
+
     def suits(self, address: IPAddress) -> bool:
         """Whether the source address is of the destination's family."""
         return self.local_address is None or self.local_address.version == address.version
@@ -199,7 +204,7 @@ class _Race:
             return OSError(errno.EAFNOSUPPORT, f"{self.egress.local_address} cannot reach {address}: another family")
         if before.outcome is Outcome.ROUTED or not self.ground.informed:
             return None
-        return no_route(before, f"{address}: {before}")
+        return no_route(before, f"{address}{self.egress}: {before}")
 
     async def _attempt(self, address: IPAddress, race: trio.CancelScope, failed: trio.Event) -> None:
         try:

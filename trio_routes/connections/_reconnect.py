@@ -112,6 +112,7 @@ async def wait_routable(
     """
     egress = Egress.of(source, device, mark)
     is_address = _is_address(host)
+    waited = False
     await trio.lowlevel.checkpoint()
     while True:
         generation = ground.pulse.generation
@@ -119,7 +120,12 @@ async def wait_routable(
             return Resolution(Outcome.ROUTED, generation=generation)
         path = await _path_to(ground, egress, host)
         if path is not None:
+            if waited:
+                _logger.info("there is a way to %s%s: %s", host, egress, path)
             return path
+        if not waited:  # once, however long it takes
+            waited = True
+            _logger.info("waiting for a way to %s%s", host, egress)
         asked = trio.current_time()
         with trio.move_on_after(RESOLVE_AGAIN):
             await ground.pulse.wait_beyond(generation)
