@@ -155,6 +155,15 @@ async def test_one_datagram_socket_has_one_peer(bench: Bench) -> None:
             bench.registry.register(sock, peer=("198.51.100.8", 443))
 
 
+@pytest.mark.parametrize("peer", ["::ffff:198.51.100.7", "2001:DB8::7", "2001:db8:0:0::7", "fe80::9%1", "fe80::9%lo"])
+async def test_a_peer_is_the_same_however_its_address_is_written(bench: Bench, peer: str) -> None:
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+        connection = bench.registry.register(sock, peer=(peer, 443))
+        assert bench.registry.register(sock, peer=(peer, 443)) is connection
+        with pytest.raises(ValueError, match="another peer"):
+            bench.registry.register(sock, peer=("fe80::9%2", 443))
+
+
 async def test_a_wildcard_socket_is_judged_by_the_address_that_the_kernel_would_choose(bench: Bench) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         connection = bench.registry.register(sock, peer=("198.51.100.7", 443))

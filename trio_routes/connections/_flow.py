@@ -254,6 +254,12 @@ def _read_peer(sock: AnySocket, given: Peer | None) -> tuple[IPAddress | None, i
         return None, 0, 0
 
 
+def is_peer(flow: Flow, given: Peer) -> bool:
+    """Whether a peer is that of a flow, however its address is written."""
+    address, port, scope = _parse((str(given[0]), given[1]))
+    return (address, port) == (flow.peer, flow.peer_port) and scope in (0, flow.device)
+
+
 def _parse(name: object) -> tuple[IPAddress, int, int]:
     """(address, port, scope) of a socket's name: (host, port) or (host, port, flow label, scope)."""
     parts = cast("tuple[str, int] | tuple[str, int, int, int]", name)

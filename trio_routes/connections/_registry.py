@@ -33,6 +33,7 @@ from ._flow import (
     cookie_of,
     flow_of,
     is_connected,
+    is_peer,
     layers,
     socket_of,
 )
@@ -242,10 +243,7 @@ class Registry:
         record.sockets = (*record.sockets, reference)
 
     def _check_same_peer(self, connection: Connection, peer: Peer | None) -> None:
-        if peer is None:
-            return
-        flow = connection.flow
-        if (str(flow.peer), flow.peer_port) != (str(peer[0]), peer[1]):
+        if peer is not None and not is_peer(connection.flow, peer):
             raise ValueError("the socket is registered with another peer: it can be judged for one only")
 
     def release(self, connection: Connection) -> None:
