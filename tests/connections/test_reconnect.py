@@ -382,6 +382,30 @@ async def test_many_that_were_lost_together_come_back_at_a_pace(world: World, au
     assert 1.4 <= max(times) <= 1.6
 
 
+async def test_few_that_were_lost_together_do_not_come_back_in_one_tick(world: World, autojump_clock: Clock) -> None:
+    """R40: jittered, within what the budget gives at once; and all within a twentieth of a second."""
+    world.kernel.listeners[PEER] = accepts
+    lost = False
+
+    async def handler(stream: GuardedStream) -> None:
+        if not lost:
+            await stream.receive_some()
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(20):
+            nursery.start_soon(partial(keep_connected, world.ground, handler, PEER, 5432))
+        await trio.sleep(1)
+        world.kernel.attempts.clear()
+        world.remove_default()
+        await trio.sleep(10)
+        lost = True
+        world.add_default()
+        back = trio.current_time()
+    times = [when - back for when, _ in world.kernel.attempts]
+    assert len(set(times)) == len(times) == 20
+    assert max(times) <= 0.05 + 1e-9
+
+
 async def test_the_budget_gives_a_burst_then_a_rate_and_recovers(autojump_clock: Clock) -> None:
     budget = Budget(rate=2.0, burst=3)
     began = trio.current_time()
