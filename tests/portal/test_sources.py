@@ -117,9 +117,22 @@ def test_only_what_differs_is_news() -> None:
     assert [str(one) for one in said.resolvers(7, 99.0)] == ["fe80::53", "2001:db8::53"]
     assert said.resolvers(7, 101.0) == ()
     assert said.take(rdnss(0, "fe80::53"), 30.0)
-    assert said.resolvers(7, 30.0) == ()
+    assert [str(one) for one in said.resolvers(7, 30.0)] == ["2001:db8::53"]
     assert not said.take(NdUserOption(7, ROUTER, 3, b"\0" * 30), 30.0)  # a prefix
     assert not said.take(attrs.evolve(option("https://x.example/"), icmp_type=137), 30.0)
+
+
+def test_several_resolver_options_of_one_advertisement_are_told_once() -> None:
+    said = Advertised()
+    options = rdnss(60, "2001:db8::53"), rdnss(120, "2001:db8::54", "2001:db8::55")
+    for now in (0.0, 10.0, 20.0):
+        assert [said.take(option, now) for option in options] == [now == 0.0] * 2
+    assert [str(one)[-2:] for one in said.resolvers(7, 79.0)] == ["53", "54", "55"]
+    assert [str(one)[-2:] for one in said.resolvers(7, 81.0)] == ["54", "55"]
+    many = [f"2001:db8::{number:x}" for number in range(1, 1001)]
+    for number in range(0, 1000, 100):
+        said.take(rdnss(600, *many[number : number + 100]), 200.0)
+    assert len(said.resolvers(7, 200.0)) == 8
 
 
 def test_what_a_router_said_goes_with_the_link_the_router_or_its_default_route() -> None:

@@ -20,7 +20,7 @@ from ..netlink import ICMPV6_ROUTER_ADVERTISEMENT, ND_OPT_CAPTIVE_PORTAL, ND_OPT
 
 _MAX_URL = 2048
 _MOST_ROUTERS = 16  # of one link; a machine that sends advertisements in the name of thousands must not fill the memory
-_MOST_RESOLVERS = 8
+_MOST_RESOLVERS = 8  # of one router
 
 _RDNSS = struct.Struct("!2xI")
 
@@ -28,9 +28,18 @@ _RDNSS = struct.Struct("!2xI")
 @attrs.define(eq=False)
 class _Said:
     url: str | None = None
-    resolvers: tuple[IPv6Address, ...] = ()
-    resolvers_until: float = 0.0
+    resolvers: dict[IPv6Address, float] = attrs.field(factory=dict[IPv6Address, float])  # until when each is good
     led: bool = False  # a default route went by this router
+
+    def good(self, now: float) -> tuple[IPv6Address, ...]:
+        return tuple(one for one, until in self.resolvers.items() if until > now)
+
+    def renew(self, resolvers: Iterable[IPv6Address], lifetime: float, now: float) -> None:
+        # Each has a lifetime of its own (RFC 8106 §5.1): one advertisement may carry several options, and the second
+        # must not undo the first, or each repetition of both would look like news twice.
+        renewed = self.resolvers | dict.fromkeys(resolvers, now + lifetime)
+        good = [(one, until) for one, until in renewed.items() if until > now]
+        self.resolvers = dict(good[:_MOST_RESOLVERS])
 
 
 class Advertised:
@@ -54,13 +63,13 @@ class Advertised:
         if option.router not in routers and len(routers) >= _MOST_ROUTERS:
             return False
         said = routers.setdefault(option.router, _Said())
-        before = (said.url, said.resolvers if said.resolvers_until > now else ())
+        before = (said.url, said.good(now))
         if option.type == ND_OPT_CAPTIVE_PORTAL:
             said.url = captive_portal_url(option.body)
         else:
-            lifetime, said.resolvers = name_servers(option.body)
-            said.resolvers_until = now + lifetime
-        return before != (said.url, said.resolvers if said.resolvers_until > now else ())
+            lifetime, resolvers = name_servers(option.body)
+            said.renew(resolvers, lifetime, now)
+        return before != (said.url, said.good(now))
 
     def api_url(self, ifindex: int) -> str | None:
         """The URL that the first router of a link told; None without one."""
@@ -69,7 +78,7 @@ class Advertised:
     def resolvers(self, ifindex: int, now: float) -> tuple[IPAddress, ...]:
         """The resolvers of a link that are still good, in the order in which they were told."""
         all_said = self._said.get(ifindex, {}).values()
-        return tuple(dict.fromkeys(one for said in all_said if said.resolvers_until > now for one in said.resolvers))
+        return tuple(dict.fromkeys(one for said in all_said for one in said.good(now)))
 
     def drop(self, ifindex: int) -> None:
         """Forget a link that went, or lost its carrier."""
