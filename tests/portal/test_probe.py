@@ -544,17 +544,31 @@ async def test_a_probe_of_ones_own_is_asked_beside_the_others_and_cannot_harm(
         await trio.sleep_forever()
         raise AssertionError
 
+    async def forgets(way: Way) -> Evidence:
+        await trio.lowlevel.checkpoint()
+        return None  # type: ignore[return-value]  # as a function without types would
+
+    autojump_clock.jump(5)
     async with trio.open_nursery() as nursery:
         way = any_way(FakeNetwork(nursery, mute))
-        found = await Examiner((), (passes, raises, hangs)).examine(way, Known())
-    assert [(one.question, one.finding) for one in found] == [
-        (Question.OWN, Finding.PASSED),
-        (Question.OWN, Finding.OTHER),
-        (Question.OWN, Finding.TIMEOUT),
+        found = await Examiner((), (passes, raises, hangs, forgets)).examine(way, Known())
+    assert [(one.question, one.finding, one.time) for one in found] == [
+        (Question.OWN, Finding.PASSED, 5),
+        (Question.OWN, Finding.OTHER, 5),
+        (Question.OWN, Finding.TIMEOUT, 15),
+        (Question.OWN, Finding.OTHER, 5),
     ]
     assert ways == [way]
     assert "by nobody" in caplog.text
-    assert trio.current_time() == 10
+    assert trio.current_time() == 15
+
+
+async def test_what_was_not_asked_has_its_time_too(autojump_clock: trio.testing.MockClock) -> None:
+    autojump_clock.jump(5)
+    async with trio.open_nursery() as nursery:
+        way = attrs.evolve(any_way(FakeNetwork(nursery, mute), 6), device="wlan0", ifindex=2)
+        found = await Examiner((Endpoint("http://192.0.2.1/"),), ()).examine(way, Known())
+    assert [(one.finding, one.time) for one in found] == [(Finding.API_UNKNOWN, 5), (Finding.NO_SUCH_ADDRESS, 5)]
 
 
 async def test_at_most_five_questions_are_asked_at_once_however_many_paths_there_are(

@@ -61,11 +61,13 @@ class Examiner:
                 nursery.start_soon(one, number, ask)
         evidence = [found[number] for number in range(len(questions))]
         evidence += await self._second_thoughts(way, evidence)
+        now = trio.current_time()
         if way.device is not None and known.api_url is None:
-            evidence.insert(0, Evidence(question=Question.API, finding=Finding.API_UNKNOWN, detail=_NO_API))
+            evidence.insert(0, Evidence(question=Question.API, finding=Finding.API_UNKNOWN, detail=_NO_API, time=now))
         if not questions:
             detail = "no endpoint has an address of this family"
-            evidence.append(Evidence(question=Question.TABLES, finding=Finding.NO_SUCH_ADDRESS, detail=detail))
+            finding = Finding.NO_SUCH_ADDRESS
+            evidence.append(Evidence(question=Question.TABLES, finding=finding, detail=detail, time=now))
         return tuple(evidence)
 
     def _questions(self, way: Way, known: Known) -> Iterable[Callable[[], Awaitable[Evidence]]]:
@@ -112,10 +114,11 @@ async def _run_own(way: Way, own: PortalProbe) -> Evidence:
         await trio.lowlevel.checkpoint()
         try:
             evidence = await own(way)
-        except Exception as error:  # noqa: BLE001  # a probe of one's own must not end the pt
+            # Whoever answers has not always a clock at hand; 0.0 is what an Evidence without one has.
+            time = evidence.time or trio.current_time()
+            return attrs.evolve(evidence, question=Question.OWN, time=time)
+        except Exception as error:  # noqa: BLE001  # a probe of one's own must not end the pt, nor what it returns
             _logger.warning("the application's portal probe failed: %r", error)
             finding, detail = Finding.OTHER, f"{type(error).__name__}: {error}"
-        else:
-            return attrs.evolve(evidence, question=Question.OWN)
     now = trio.current_time()
     return Evidence(question=Question.OWN, finding=finding, detail=detail, time=now, seconds=now - started)
