@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -295,6 +296,25 @@ async def test_on_demand_asks_only_on_demand(autojump_clock: trio.testing.MockCl
             assert oracle.take() == {("eth0", 4)}
             with pytest.raises(RuntimeError, match="off"):
                 await pt.portal.wait_online()
+
+
+async def test_rules_for_one_user_lead_the_default_path_of_a_process_that_is_that_users(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    async with scene(Oracle({"wlan0": Finding.REDIRECT})) as here:
+        here.kernel.delete_route("::/0", via="2001:db8:1::1", device="wlan0")
+        await trio.sleep(1)
+        assert (here.pt.portal.state.kind, here.kind("eth0")) == (PortalKind.PORTAL, PortalKind.ONLINE)
+        here.kernel.delete_route("0.0.0.0/0", via="10.0.2.1", device="eth0")
+        here.kernel.add_route("0.0.0.0/0", via="10.0.2.1", device="eth0", table=7)
+        rule = here.kernel.add_rule(table=7, priority=100)
+        here.kernel.delete_rule(rule)
+        await trio.sleep(1)
+        assert (here.pt.portal.state.kind, here.kind("eth0")) == (PortalKind.PORTAL, PortalKind.OFFLINE)
+        here.kernel._network.add_rule(attrs.evolve(rule, uid_range=(1000, 1000)))
+        await trio.sleep(1)
+        assert (here.pt.portal.state.kind, here.kind("eth0")) == (PortalKind.ONLINE, PortalKind.ONLINE)
 
 
 async def test_a_literal_endpoint_needs_only_a_route_to_itself(autojump_clock: trio.testing.MockClock) -> None:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path as FilePath
 
@@ -172,7 +173,7 @@ class Detector:
         cache = self._cache
         assert cache is not None
         chosen = None if ifindexes is None else frozenset(ifindexes)
-        prospects = survey(cache, self._targets, chosen)
+        prospects = survey(cache, self._targets, chosen, uid=os.geteuid())
         before = {path for path in self._prospects if chosen is None or path[0] in chosen}
         differing = {path for path in before | prospects.keys() if prospects.get(path) != self._prospects.get(path)}
         for path in differing & before - prospects.keys():
@@ -182,7 +183,7 @@ class Detector:
         for ifindex, family in differing:
             if family == 6:
                 self._mind_routers(ifindex, prospects.get((ifindex, family)))
-        default = default_paths(cache, self._targets)
+        default = default_paths(cache, self._targets, uid=os.geteuid())
         moved, self._default = default != self._default, default
         triggered = differing & prospects.keys() if self._config.per_link else set[Path]()
         if self._needs_any_path() and (moved or differing & default or ANY_PATH not in self._pursuits):

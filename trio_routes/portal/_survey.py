@@ -71,13 +71,16 @@ class Prospect:
     gateways: frozenset[IPAddress] = frozenset()
 
 
-def survey(cache: Cache, targets: Iterable[IPAddress], ifindexes: Iterable[int] | None = None) -> dict[Path, Prospect]:
+def survey(
+    cache: Cache, targets: Iterable[IPAddress], ifindexes: Iterable[int] | None = None, *, uid: int = 0
+) -> dict[Path, Prospect]:
     """Look at links.
 
     Args:
       cache: The tables.
       targets: Endpoints that are given as addresses; a way to one of them is as good as one to the Internet.
       ifindexes: Of the links wanted; None is all.
+      uid: The user whose sockets are to ask: rules may lead each user his own way (`ip rule ... uidrange`).
 
     Returns:
       A prospect for each family of each link that is not left out.
@@ -91,12 +94,12 @@ def survey(cache: Cache, targets: Iterable[IPAddress], ifindexes: Iterable[int] 
             continue
         for family in (4, 6):
             its_targets = [target for target in targets if target.version == family]
-            prospects[ifindex, family] = _prospect(cache, link, networks.get((ifindex, family)), its_targets)
+            prospects[ifindex, family] = _prospect(cache, link, networks.get((ifindex, family)), its_targets, uid)
     return prospects
 
 
-def default_paths(cache: Cache, targets: Iterable[IPAddress]) -> frozenset[Path]:
-    """The links, with families, by which the machine's own tables lead to the Internet, or else to an endpoint.
+def default_paths(cache: Cache, targets: Iterable[IPAddress], *, uid: int = 0) -> frozenset[Path]:
+    """The links, with families, by which the machine's own tables lead a user to the Internet, or else to an endpoint.
 
     Several where a multipath route does, or both families do; none where nothing does.
     """
@@ -104,7 +107,7 @@ def default_paths(cache: Cache, targets: Iterable[IPAddress]) -> frozenset[Path]
     found: set[Path] = set()
     for family, internet in INTERNET.items():
         for target in (internet, *(target for target in targets if target.version == family)):
-            resolution = cache.lookup(target)
+            resolution = cache.lookup(target, uid=uid)
             if resolution.outcome is Outcome.ROUTED:
                 found.update((hop.ifindex, family) for hop in resolution.hops)
                 break
@@ -120,22 +123,22 @@ def _is_left_out(cache: Cache, link: Link, has_networks: bool) -> bool:
     return master is not None and master.kind != "vrf"  # a VRF's members keep addresses and routes of their own
 
 
-def _prospect(cache: Cache, link: Link, networks: set[object] | None, targets: list[IPAddress]) -> Prospect:
+def _prospect(cache: Cache, link: Link, networks: set[object] | None, targets: list[IPAddress], uid: int) -> Prospect:
     if link.kind in _TUNNELS:
         return Prospect(link.name, Finding.NOT_PROBED)
     if link.dead:
         return Prospect(link.name, Finding.NO_CARRIER)
     if not networks:
         return Prospect(link.name, Finding.NO_ADDRESS if networks is None else Finding.LINK_LOCAL_ONLY)
-    ways = [way for target in targets if (way := _by(cache, link, target)) is not None]
+    ways = [way for target in targets if (way := _by(cache, link, target, uid)) is not None]
     gateways = frozenset(gateway for way in ways for gateway in way.gateways)
     obstacle = None if ways else Finding.NO_DEFAULT_ROUTE
     return Prospect(link.name, obstacle, frozenset(networks), gateways)
 
 
-def _by(cache: Cache, link: Link, target: IPAddress) -> Resolution | None:
+def _by(cache: Cache, link: Link, target: IPAddress, uid: int) -> Resolution | None:
     """The way to a target for a socket bound to a link; None without a route that says so."""
-    found = cache.lookup(target, oif=link.ifindex, strict=True, onlink_fallback=False)
+    found = cache.lookup(target, oif=link.ifindex, uid=uid, strict=True, onlink_fallback=False)
     return found if found.outcome is Outcome.ROUTED and found.kind is Kind.UNICAST and found.route is not None else None
 
 
