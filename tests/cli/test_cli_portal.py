@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import trio
@@ -12,7 +13,7 @@ import trio.testing
 
 from trio_routes import Evidence, Finding, PortalKind, PortalState, Question, testing
 from trio_routes.cli import ExitStatus, main
-from trio_routes.cli._portal import evidence_as_text, state_as_json
+from trio_routes.cli._portal_forms import evidence_as_text, state_as_json
 from trio_routes.portal import Capport, serve_endpoint
 
 
@@ -85,6 +86,7 @@ def test_times_are_told_from_now_and_what_is_not_known_is_left_out() -> None:
                 "question": "api",
                 "finding": "api open",
                 "capport": {"captive": False, "seconds_remaining": 90.0},
+                "seconds_ago": 30.0,
                 "seconds": 0.0,
                 "generation": 0,
             }
@@ -99,7 +101,13 @@ def test_what_a_stranger_wrote_cannot_play_with_the_terminal() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["--endpoint", "ftp://a/"], ["--challenge"], ["--endpoint", "http://a/", "--endpoint", "http://a/"]]
+    "words",
+    [
+        ["--endpoint", "ftp://a/"],
+        ["--challenge"],
+        ["--endpoint", "http://a/", "--endpoint", "http://a/"],
+        ["serve", "--port", "65536"],
+    ],
 )
 def test_wrong_arguments(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     try:
@@ -108,6 +116,17 @@ def test_wrong_arguments(words: list[str], capsys: pytest.CaptureFixture[str]) -
         status = ended.code
     assert status == ExitStatus.USAGE
     assert "trio-routes portal" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_authorities_that_cannot_be_read_are_named(
+    content: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    authorities = tmp_path / "ca.pem"
+    if content is not None:
+        authorities.write_text(content)
+    assert main(["portal", "--ca", str(authorities)]) == ExitStatus.FAILED
+    assert capsys.readouterr().err.startswith(f"trio-routes portal: {authorities}: ")
 
 
 async def _portal(host: testing.Host, *words: str) -> tuple[int, str]:

@@ -36,6 +36,11 @@ def unsigned8(text: str) -> int:
     return _unsigned(text, 8)
 
 
+def port(text: str) -> int:
+    """Read a TCP port to listen on; 0 is any that is free."""
+    return _unsigned(text, 16)
+
+
 def _unsigned(text: str, bits: int) -> int:
     try:
         number = int(text, 0)

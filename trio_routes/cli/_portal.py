@@ -5,17 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import partial
-from ipaddress import IPv4Address, IPv6Address
 
 import attrs
 import trio
 
 from .._pt import Pt, open_pt
-from ..portal import Capport, Endpoint, Evidence, LinkPortal, PortalConfig, PortalKind, PortalState, serve_endpoint
-from ._arguments import CommandFailedError, UsageError, add_json, unsigned32
-from ._iproute_json import Json, JsonObject
+from ..portal import Endpoint, LinkPortal, PortalConfig, PortalKind, PortalState, serve_endpoint
+from ._arguments import CommandFailedError, UsageError, add_json, port
+from ._iproute_json import JsonObject
+from ._portal_forms import evidence_as_text, state_as_json, state_as_text
 from ._status import ExitStatus
 
 _STATUSES = {
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--challenge", action="store_true", help="the endpoints given are of `trio-routes portal serve`"
     )
     parser.add_argument("--ca", metavar="FILE", help="the authorities (PEM) that vouch for https: endpoints and APIs")
-    parser.add_argument("--port", type=unsigned32, default=_HTTP, metavar="N", help=f"serve: listen there ({_HTTP})")
+    parser.add_argument("--port", type=port, default=_HTTP, metavar="N", help=f"serve: listen there ({_HTTP})")
     parser.add_argument("--host", metavar="ADDRESS", help="serve: listen on this address only")
     add_json(parser, "print one JSON object: the default path's state and evidence, and the links'")
 
@@ -86,7 +86,7 @@ def _endpoint(url: str) -> Endpoint:
 def _config(arguments: argparse.Namespace) -> PortalConfig:
     config = PortalConfig(on_demand=True)
     if arguments.ca is not None:
-        config = attrs.evolve(config, tls=ssl.create_default_context(cafile=arguments.ca))
+        config = attrs.evolve(config, tls=_tls(arguments.ca))
     if arguments.endpoints:
         try:
             given = [attrs.evolve(endpoint, challenge=arguments.challenge) for endpoint in arguments.endpoints]
@@ -96,6 +96,13 @@ def _config(arguments: argparse.Namespace) -> PortalConfig:
     elif arguments.challenge:
         raise UsageError("--challenge says something of endpoints given by --endpoint, and there is none")
     return config
+
+
+def _tls(authorities: str) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=authorities)
+    except OSError as error:  # ssl.SSLError is one; neither names the file
+        raise CommandFailedError(f"{authorities}: {error.strerror or error}") from None
 
 
 @attrs.frozen
@@ -159,93 +166,3 @@ def _ifindex(pt: Pt, name: str) -> int:
         if link.name == name or str(link.ifindex) == name:
             return link.ifindex
     raise CommandFailedError(f"there is no link {name!r}")
-
-
-def state_as_json(state: PortalState, now: float) -> JsonObject:
-    """Return a state with its evidence; times are seconds from now."""
-    return _without_none(
-        {
-            "state": state.kind.value,
-            "result": state.result,
-            "url": state.url,
-            "venue": state.venue,
-            "expires_in": None if state.expires_at is None else round(state.expires_at - now, 3),
-            "bytes_remaining": state.bytes_remaining,
-            "generation": state.generation,
-            "evidence": [evidence_as_json(one) for one in state.evidence],
-        }
-    )
-
-
-def evidence_as_json(evidence: Evidence) -> JsonObject:
-    """Return one piece of evidence; what is not known is left out."""
-    capport = evidence.capport
-    return _without_none(
-        {
-            "question": evidence.question.value,
-            "finding": evidence.finding.value,
-            "endpoint": evidence.endpoint or None,
-            "address": _text(evidence.address),
-            "resolver": _text(evidence.resolver),
-            "status": evidence.status,
-            "location": evidence.location,
-            "body_bytes": evidence.body_bytes or None,
-            "capport": None if capport is None else _capport_as_json(capport),
-            "detail": evidence.detail or None,
-            "seconds": round(evidence.seconds, 6),
-            "generation": evidence.generation,
-        }
-    )
-
-
-def _capport_as_json(capport: Capport) -> JsonObject:
-    return _without_none(
-        {
-            "captive": capport.captive,
-            "portal_url": capport.portal_url,
-            "venue_url": capport.venue_url,
-            "can_extend": capport.can_extend,
-            "seconds_remaining": capport.seconds_remaining,
-            "bytes_remaining": capport.bytes_remaining,
-        }
-    )
-
-
-def _text(address: IPv4Address | IPv6Address | None) -> str | None:
-    return None if address is None else str(address)
-
-
-def _without_none(said: Mapping[str, Json]) -> JsonObject:
-    return {key: value for key, value in said.items() if value is not None}
-
-
-def state_as_text(state: PortalState, now: float) -> str:
-    """Return a state in a line."""
-    words = [state.kind.value]
-    if state.url is not None:
-        words.append(f"at {_printable(state.url)}")
-    if state.venue is not None:
-        words.append(f"venue {_printable(state.venue)}")
-    if state.expires_at is not None:
-        words.append(f"ends in {max(state.expires_at - now, 0):.0f} s")
-    return ", ".join(words)
-
-
-def evidence_as_text(evidence: Evidence) -> str:
-    """Return one piece of evidence in a line."""
-    words = [f"{evidence.question.value}: {evidence.finding.value}"]
-    if evidence.endpoint:
-        words.append(_printable(evidence.endpoint))
-    if evidence.address is not None:
-        names = f", which {evidence.resolver} resolved" if evidence.resolver is not None else ""
-        words.append(f"at {evidence.address}{names}")
-    if evidence.status is not None:
-        words.append(f"status {evidence.status} in {evidence.seconds * 1000:.1f} ms")
-    if evidence.detail:
-        words.append(_printable(evidence.detail))
-    return "; ".join(words)
-
-
-def _printable(text: str) -> str:
-    """What a stranger wrote, fit for a terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
