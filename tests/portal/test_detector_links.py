@@ -298,6 +298,24 @@ async def test_on_demand_asks_only_on_demand(autojump_clock: trio.testing.MockCl
                 await pt.portal.wait_online()
 
 
+@pytest.mark.parametrize("on_demand", [False, True])
+async def test_a_machine_without_links_has_none_and_says_so(
+    on_demand: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with FakeKernel() as kernel:
+        config = PortalConfig(on_demand=on_demand)
+        async with open_pt(kernel=kernel, portal=config) as pt:
+            if on_demand:
+                assert pt.portal.state.open  # nobody has asked
+            state = await pt.portal.check()
+            assert (state.kind, state) == (PortalKind.NO_LINK, pt.portal.state)
+            assert [one.finding for one in state.evidence] == [Finding.NO_CARRIER]
+            kernel.add_link("eth0").add_address("10.0.2.2/24")
+            kernel.add_route("0.0.0.0/0", via="10.0.2.1", device="eth0")
+            await trio.testing.wait_all_tasks_blocked()
+            assert pt.portal.state.open  # here is something to ask about
+
+
 async def test_rules_for_one_user_lead_the_default_path_of_a_process_that_is_that_users(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:

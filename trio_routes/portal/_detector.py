@@ -93,6 +93,7 @@ class Detector:
         self._changed = trio.Event()  # a new one for every finding and every change
         self._nursery: trio.Nursery | None = None
         self._begun = False
+        self._checked = False  # somebody wanted to know; where there are no links, that is all that looking takes
         self._closed = False
 
     # ---- what is known -----------------------------------------------------------------------
@@ -118,7 +119,8 @@ class Detector:
     def _without_default(self) -> PortalState:
         """The state where the tables lead nowhere."""
         states = [pursuit.state for pursuit in self._pursuits.values()]
-        if self._nursery is None or any(state.open for state in states) or not (states or self._enabled):
+        looked = states or self._enabled or self._checked
+        if self._nursery is None or any(state.open for state in states) or not looked:
             return unknown(self._generation())
         no_link = all(state.kind in (PortalKind.NO_LINK, PortalKind.UNKNOWN) for state in states)
         finding = Finding.NO_CARRIER if no_link else Finding.NO_DEFAULT_ROUTE
@@ -414,6 +416,7 @@ class Detector:
                     pursuit.ask()
         self._raise_if_closed()
         if ifindex is None:
+            self._checked = True
             return self.state
         return combine((pursuit.state for pursuit in wanted), self._generation())
 
