@@ -345,6 +345,54 @@ async def test_a_failed_connect_is_retried_at_once_when_the_tables_change(world:
     assert trio.current_time() == changed
 
 
+async def test_a_connect_whose_route_went_is_retried_as_soon_as_it_is_back(world: World, autojump_clock: Clock) -> None:
+    """R40: not after the back-off."""
+    world.kernel.listeners[PEER] = None
+    slow = Backoff(first=1000.0, limit=1000.0, jitter=0.0)
+
+    async def handler(stream: GuardedStream) -> str:
+        return "done"
+
+    async with trio.open_nursery() as nursery:
+
+        async def run() -> None:
+            assert await keep_connected(world.ground, handler, PEER, 5432, backoff=slow) == "done"
+
+        nursery.start_soon(run)
+        await trio.sleep(10)
+        world.remove_default(AF_INET)
+        world.kernel.listeners[PEER] = accepts
+        await trio.sleep(10)
+        world.add_default(AF_INET)
+        back = trio.current_time()
+    assert trio.current_time() == back
+    assert len(world.kernel.attempts) == 2
+
+
+async def test_a_peer_that_refuses_is_not_asked_again_at_each_change(world: World, autojump_clock: Clock) -> None:
+    """R40: its back-off stands, whatever the tables do; in a storm it would be asked a thousand times."""
+    with trio.move_on_after(50):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(keep_connected, world.ground, never_reached, PEER, 5432, backoff=STEADY))
+            while True:
+                await trio.sleep(0.5)
+                world.remove_default(AF_INET6)
+                world.add_default(AF_INET6)
+    assert len(world.kernel.attempts) == 8  # as without changes
+
+
+async def test_it_waits_for_the_way_that_its_options_ask_for(
+    world: World, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """R38: and does not try, fail and back off meanwhile."""
+    caplog.set_level("INFO", "trio_routes")
+    with trio.move_on_after(1000):
+        await keep_connected(
+            world.ground, never_reached, PEER, 5432, local_address=LOCAL, device="absent", mark=5, backoff=STEADY
+        )
+    assert caplog.messages == ["waiting for a way to 198.51.100.7 from 10.0.0.2 by absent with mark 5"]
+
+
 async def test_the_end_of_the_pt_ends_it(world: World) -> None:
     """R41."""
     world.remove_default()
@@ -576,6 +624,14 @@ async def test_a_link_without_carrier_is_no_way(world: World) -> None:
         assert nursery.child_tasks
         world.set_carrier(True)
         world.apply()
+
+
+async def test_ones_own_address_is_reached_without_carrier(world: World) -> None:
+    """R41: nothing leaves the host."""
+    world.set_carrier(False)
+    world.apply()
+    with trio.fail_after(1):
+        assert (await wait_routable(world.ground, LOCAL)).outcome is Outcome.ROUTED
 
 
 async def test_a_device_that_is_not_there_is_waited_for(world: World) -> None:
