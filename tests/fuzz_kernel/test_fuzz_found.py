@@ -172,6 +172,8 @@ async def test_ipv6_is_switched_off_without_a_word_where_routes_go_so() -> None:
         ("sysctl net.ipv6.conf.d0.disable_ipv6=1",),
         ("link set d1 down",),
         ("link set d2 mtu 1200",),
+        ("-6 addr add 2001:db8:1::11/64 dev d1 nodad",),
+        ("sysctl net.ipv6.conf.all.disable_ipv6=1",),
     )
 
 

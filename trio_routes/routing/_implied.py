@@ -147,19 +147,16 @@ def _has_ipv6(state: State, ifindex: int) -> bool:
 
 
 def _doubt_ipv6(editor: Editor, ifindex: int) -> None:
-    """Have the routes dumped again where IPv6 may be off on a link that is up, and others' ways with it.
+    """Have the routes dumped again where IPv6 may be off on a link, and its routes or others' ways by it with it.
 
     Nothing says so but the going of the link's ff00::/8, which can be deleted by hand as well, or be deleted already,
     or go without a word as all routes do with net.ipv6.route.skip_notify_on_dev_down; then there are only the
     addresses, which go too when IPv6 is switched off, and not only then.
     """
     state = editor.state
-    link = state.links.get(ifindex)
-    if link is None or not link.up:
+    if any(True for _ in state.addresses.on_link(ifindex, AF_INET6)):
         return
-    if not _has_ipv6(state, ifindex) and not _several_by(state.tables[AF_INET6], ifindex):
-        return
-    if not any(True for _ in state.addresses.on_link(ifindex, AF_INET6)):
+    if any(map(_is_plain, state.tables[AF_INET6].bodies_by(ifindex))):
         editor.suspect.add(Part.IPV6_ROUTES)
 
 
