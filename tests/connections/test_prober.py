@@ -46,8 +46,8 @@ class Line:
         self.release()
         return True
 
-    def resume(self, record: Record) -> bool:
-        return not self.given_back
+    def resume(self, record: Record) -> float | None:
+        return None if self.given_back else self.window
 
     def release(self) -> None:
         self.given_back = True
@@ -180,12 +180,13 @@ async def test_asking_anew_while_options_are_still_borrowed_goes_on_with_them(
     desk: Desk, autojump_clock: MockClock
 ) -> None:
     """Else the borrowed ones would pass for the application's."""
-    line = desk.ask(Line(wants_an_answer=True))
+    line = desk.ask(Line(window=8.0, wants_an_answer=True))
     await trio.sleep(1)
     desk.prober.stop(desk.connection)
     other = Line()
     desk.lines.append(other)
-    desk.prober.ask(desk.connection)
+    asked = trio.current_time()
+    assert desk.prober.ask(desk.connection) == asked + 8, "the line's own window"
     line.now = Reply.ACCEPTED
     await trio.sleep(1)
     assert desk.clerk.told[0][0] == "accepted"
@@ -210,6 +211,20 @@ async def test_no_more_than_a_thousand_begin_in_a_second(desk: Desk, autojump_cl
     assert len(begun) == 2500
     for number, t in enumerate(begun):
         assert number / PACE - 0.001 <= t <= number / PACE + LATE
+
+
+async def test_turns_that_were_not_taken_are_free_again(desk: Desk, autojump_clock: MockClock) -> None:
+    """A path that is back before all had their turn must not make the next one that is asked about wait for theirs."""
+    connections: list[Connection] = []
+    for _ in range(3_000):
+        desk.ask()
+        connections.append(desk.connection)
+    await trio.sleep(1)
+    for connection in connections:
+        desk.prober.stop(connection)
+    line, asked = desk.ask(), trio.current_time()
+    await trio.sleep(5)
+    assert line.begun == pytest.approx(asked, abs=LATE)
 
 
 # ---- with the court ------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from ._connection import Record, owned_socket
 from ._evidence import Mark, Reply, mark_of, reply_of
 from ._flow import AnySocket
 from ._loan import Loan
-from ._tcp_info import TCP_CLOSE_WAIT, TCP_ESTABLISHED, has_error, read_tcp_info
+from ._tcp_info import TCP_CLOSE_WAIT, TCP_ESTABLISHED, TcpInfo, has_error, read_tcp_info
 
 LEAST_SECONDS: Final = 3.0
 """Three probes. With 5 % of loss each way one healthy connection in a thousand answers none of three."""
@@ -68,7 +68,7 @@ class Line:
         except OSError:
             self.release()
             return None
-        return min(max(LEAST_SECONDS, 4 * info.rto), MOST_SECONDS)
+        return _window(info)
 
     def look(self) -> Reply | None:
         """See what came of it so far; None once the owner has closed the socket, or it ended of itself."""
@@ -99,14 +99,18 @@ class Line:
         self.release()
         return True
 
-    def resume(self, record: Record) -> bool:
-        """Begin anew before the options were given back: they are borrowed still. False if they are not."""
+    def resume(self, record: Record) -> float | None:
+        """Begin anew before the options were given back: they are borrowed still.
+
+        Returns:
+          As `begin`; None also if they are not.
+        """
         self._record = record
         info = None if self._sock is None else read_tcp_info(self._sock)
         if info is None or self._loan is None:
-            return False
+            return None
         self._ended_at, self._began = None, mark_of(info)
-        return True
+        return _window(info)
 
     def release(self) -> None:
         """Give everything back now."""
@@ -129,3 +133,8 @@ class Line:
         kind = sock.type | socket.SOCK_NONBLOCK
         self._duplicate = socket.socket(sock.family, kind, sock.proto, fileno=descriptor)
         return self._duplicate
+
+
+def _window(info: TcpInfo) -> float:
+    """For how many seconds silence is no answer yet."""
+    return min(max(LEAST_SECONDS, 4 * info.rto), MOST_SECONDS)

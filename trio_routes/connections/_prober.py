@@ -60,7 +60,7 @@ class AnyLine(Protocol):
     def begin(self) -> float | None: ...
     def look(self) -> Reply | None: ...
     def end(self, t: float) -> bool: ...
-    def resume(self, record: Record) -> bool: ...
+    def resume(self, record: Record) -> float | None: ...
     def release(self) -> None: ...
 
 
@@ -144,15 +144,18 @@ class Prober:
         """
         t = trio.current_time()
         key = connection.record.key
-        starts = self._next_start = max(t, self._next_start + 1 / PACE)
         former = self._cases.get(key)
-        if former is not None and former.line.resume(connection.record):
-            case = _Case(connection, former.line, t)
-            case.until = t + LEAST_SECONDS
+        seconds = None if former is None else former.line.resume(connection.record)
+        if former is not None and seconds is not None:
+            starts = t
+            case = _Case(connection, former.line, starts)
+            case.until = t + seconds
         else:
             line = self._find(connection.record, len(self._cases) < _MOST_DUPLICATES)
             if line is None:
                 return t
+            starts = max(t, self._next_start)
+            self._next_start = starts + 1 / PACE
             case = _Case(connection, line, starts)
             self._waiting.append(case)
         self._cases[key] = case
@@ -166,6 +169,8 @@ class Prober:
         if case is None or case.connection is not connection:
             return
         case.over = True
+        while self._waiting and self._waiting[-1].over:
+            self._next_start = self._waiting.pop().starts  # the turn of one that never began is free for others
         if math.isinf(case.until) or case.line.end(trio.current_time()):
             del self._cases[key]
 
@@ -265,8 +270,8 @@ class _MemoryLine:
     def end(self, t: float) -> bool:
         return True
 
-    def resume(self, record: Record) -> bool:
-        return False
+    def resume(self, record: Record) -> float | None:
+        return None
 
     def release(self) -> None:
         pass
