@@ -12,6 +12,7 @@ import trio
 
 from trio_routes import testing
 from trio_routes._selfcheck_answers import Answer, Question, exemption
+from trio_routes.netlink import IFA_F_TENTATIVE
 
 from ._kernel import Following, ask, following, ip
 
@@ -102,3 +103,41 @@ async def test_a_way_that_was_dead_before_it_was_heard_of_counts_as_alive_with_t
         assert ways(it) == ["10.0.0.1", "10.0.1.1"]
         async with following(host) as fresh:  # the next dump tells
             assert ways(fresh) == ["10.0.0.1"]
+
+
+async def test_an_ipv6_address_that_its_link_keeps_when_set_down_is_told_tentative_by_a_dump_only(
+    host: testing.Host,
+) -> None:
+    def flags(it: Following) -> int:
+        (entry,) = it.cache.state.addresses.of(ip_address("2001:db8:1::77"))
+        return entry.flags & IFA_F_TENTATIVE
+
+    host.sysctl("net.ipv6.conf.d1.keep_addr_on_down", 1)
+    host.sysctl("net.ipv6.conf.d1.accept_dad", 0)
+    assert not ip(host, "-6 addr add 2001:db8:1::77/64 dev d1")
+    async with following(host) as it:
+        await until(lambda: not flags(it))
+        assert not ip(host, "link set d1 down")  # addrconf_ifdown(): it will be examined anew when the link is up
+        await until(lambda: not it.cache.links[host.links["d1"].ifindex].up)
+        assert not flags(it)
+        async with following(host) as fresh:
+            assert flags(fresh)
+
+
+async def test_of_ipv6_routes_that_are_alike_a_way_is_dead_of_all_or_of_none(host: testing.Host) -> None:
+    ways = "nexthop via 2001:db8:0::1 dev d0 nexthop via 2001:db8:1::1 dev d1"
+    early, late = ip_address("2001:db8:e::7"), ip_address("2001:db8:f::7")
+    host.sysctl("net.ipv6.conf.d1.keep_addr_on_down", 1)
+    async with following(host) as it:
+        assert not ip(host, f"-6 route add 2001:db8:e::/48 {ways}")
+        assert not ip(host, "link set d1 down")
+        host.links["d1"].carrier(False)
+        assert not ip(host, "link set d1 up")
+        await until(lambda: it.cache.links[host.links["d1"].ifindex].up)
+        it.follower.apply_pending()
+        assert len(it.cache.lookup(early).gateways) == 1
+        assert not ip(host, f"-6 route add 2001:db8:f::/48 {ways}")  # the same but for the destination, and alive
+        await until(lambda: len(it.cache.lookup(late).gateways) == 2)
+        assert len(it.cache.lookup(early).gateways) == 2
+        assert "dead" in await host.run(["ip", "-6", "route", "show", "2001:db8:e::/48"])
+        assert "dead" not in await host.run(["ip", "-6", "route", "show", "2001:db8:f::/48"])
