@@ -16,12 +16,16 @@ from trio_routes._events import (
     GatewayChanged,
     Lagged,
     LinkDown,
+    LinkPortalChanged,
     LinkUp,
+    PortalChanged,
+    PortalExpiring,
     Resynced,
     RouteAdded,
     RouteRemoved,
     RouteReplaced,
     RuleChanged,
+    Woke,
 )
 from trio_routes.cli._event_json import event_as_json
 from trio_routes.cli._event_text import event_line
@@ -44,6 +48,7 @@ from trio_routes.netlink import (
     RouteBody,
     RuleMessage,
 )
+from trio_routes.portal import Evidence, Finding, PortalKind, PortalState, Question
 from trio_routes.routing import Address, Cache, Link, Route
 
 AT = datetime(2026, 3, 4, 5, 6, 7, 89000, tzinfo=UTC)
@@ -219,6 +224,16 @@ def test_several_next_hops_are_a_list_without_the_source_of_one() -> None:
 
 ADDRESS = Address(2, ip_address("192.0.2.7"), 24)
 RULE = RuleMessage(AF_INET, 50, table=7, source=int(IPv4Address("10.0.0.0")), source_length=8, mark=3, mask=0xFF)
+EVIDENCE = Evidence(question=Question.HTTP_204, finding=Finding.REDIRECT, location="/login")
+ONLINE = PortalState(kind=PortalKind.ONLINE, generation=3)
+PORTAL = PortalState(
+    kind=PortalKind.PORTAL,
+    generation=4,
+    url="http://login.example/",
+    expires_at=31.5,
+    bytes_remaining=5e3,
+    evidence=(EVIDENCE,),
+)
 ROUTE_6 = Route(RouteBody(AF_INET6, 254, 64, protocol=2, priority=256, nexthops=(NextHop(3),)), 0xFE80 << 112)
 HOPS = (NextHop(2, GATEWAY),)
 NONE: tuple[NextHop, ...] = ()
@@ -263,6 +278,23 @@ EVENTS = [
         "! tables were read anew: the receive buffer overflowed; 2 differences, shown above",
     ),
     (about(Lagged, missed=3), "! events 3 came too fast to be shown"),
+    (
+        about(PortalChanged, before=ONLINE, state=PORTAL),
+        "~ portal behind the default path: online is now portal, at http://login.example/, ends in 30 s",
+    ),
+    (
+        about(LinkPortalChanged, ifindex=2, family=6, before=PORTAL, state=ONLINE),
+        "~ portal behind wlan0 by IPv6: portal is now online",
+    ),
+    (
+        about(PortalExpiring, ifindex=2, family=4, state=PORTAL),
+        "! portal behind wlan0 by IPv4: the network ends the session in 30 s or after 5000 bytes",
+    ),
+    (
+        about(PortalExpiring, ifindex=0, family=0, state=attrs.evolve(PORTAL, expires_at=None)),
+        "! portal behind the default path: the network ends the session after 5000 bytes",
+    ),
+    (about(Woke, slept_seconds=61.5), "! machine slept for 62 s"),
 ]
 
 

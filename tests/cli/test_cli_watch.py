@@ -110,6 +110,40 @@ async def test_each_line_is_an_event_with_its_fields_and_its_smd_form(host: test
     assert gone["smd"] == {"rt": "del"}
 
 
+async def test_what_is_behind_the_links_is_told_where_it_is_wanted(lab: testing.Lab, nursery: trio.Nursery) -> None:
+    net = lab.two_uplinks()
+    asked = 0
+
+    async def redirect(stream: trio.SocketStream) -> None:
+        nonlocal asked
+        asked += 1
+        await stream.receive_some()
+        await stream.send_all(b"HTTP/1.1 302 Found\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n")
+
+    nursery.start_soon(trio.serve_listeners, redirect, net.server.listen(80))
+    place = f"http://{net.server_addresses[4]}"
+    words = ("--portal", "--endpoint", f"{place}/generate_204", "-n", "20")
+    process = watch(net.device, *words)
+    lines = Lines(process.stdout)
+    told: set[str] = set()
+    while len(told) < 2:
+        line = await lines.next()
+        if "portal, at" in line:
+            told.add(line.partition(" ")[2])
+    assert told == {
+        f"~ portal  behind wlan0 by IPv4: unknown is now portal, at {place}/login",
+        f"~ portal  behind the default path: unknown is now portal, at {place}/login",
+    }
+    before = asked
+    process = watch(net.device, "--json", *words)
+    lines = Lines(process.stdout)
+    changed = await lines.json_until(lambda said: said["event"] == "PortalChanged")
+    assert (changed["smd"], changed["state"]["url"]) == ({"type": "cpd", "result": "Captive"}, f"{place}/login")
+    assert [one["finding"] for one in changed["state"]["evidence"] if one["question"] == "http 204"] == ["redirect"]
+    assert asked > before
+    nursery.cancel_scope.cancel()
+
+
 async def test_it_ends_after_as_many_events_as_were_asked_for(host: testing.Host) -> None:
     process = watch(host, "-n", "1")
     lines = Lines(process.stdout)
@@ -182,6 +216,7 @@ def test_where_there_is_no_netlink_it_says_so(command: list[str]) -> None:
         (["-n", "0"], "it takes at least 1"),
         (["-n", "x"], "'x' is not a number"),
         (["--for", "nan"], "nan is not a finite number of seconds"),
+        (["--endpoint", "http://a.example/"], "nobody is asked without --portal"),
     ],
 )
 def test_wrong_arguments_say_what_was_wrong(words: list[str], said: str) -> None:

@@ -20,8 +20,10 @@ from ..netlink import (
     NextHop,
     RuleMessage,
 )
+from ..portal import PortalState
 from ..routing import Address, Link, Route
 from ._iproute_json import Json, JsonObject, NameOf, member_as_json, prefix_text, route_as_json
+from ._portal_forms import state_as_json
 
 # As `ip rule` names them.
 RULE_ACTIONS = {
@@ -37,7 +39,8 @@ RULE_ACTIONS = {
 def event_as_json(event: Event, name_of: NameOf, at: datetime) -> JsonObject:
     """Return an event's name, generation, time and fields, and the form that libwebsockets gives it.
 
-    Routes have iproute2's keys, links and addresses those of ``ip -j link`` and ``ip -j addr``.
+    Routes have iproute2's keys, links and addresses those of ``ip -j link`` and ``ip -j addr``; what is behind a path has
+    those of ``trio-routes portal --json``.
 
     Args:
       event: The event.
@@ -47,7 +50,11 @@ def event_as_json(event: Event, name_of: NameOf, at: datetime) -> JsonObject:
     said: JsonObject = {"event": type(event).__name__, "generation": event.generation, "time": time_text(at)}
     for field in attrs.fields(type(event)):
         if field.name not in said:
-            said[field.name] = _value(getattr(event, field.name), name_of)
+            value: object = getattr(event, field.name)
+            if isinstance(value, PortalState):
+                said[field.name] = state_as_json(value, event.time)
+            else:
+                said[field.name] = _value(value, name_of)
     return said | {"smd": event.as_smd()}
 
 

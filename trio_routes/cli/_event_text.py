@@ -12,25 +12,31 @@ from .._events import (
     GatewayChanged,
     Lagged,
     LinkDown,
+    LinkPortalChanged,
     LinkUp,
+    PortalChanged,
+    PortalExpiring,
     Resynced,
     RouteAdded,
     RouteRemoved,
     RouteReplaced,
     RuleChanged,
+    Woke,
 )
 from ..netlink import AF_INET, FR_ACT_TO_TBL, NextHop
 from ..routing import Address, Route, Rule
 from ._event_json import RULE_ACTIONS, rule_as_json
 from ._iproute_json import NameOf, route_as_json
 from ._iproute_text import route_text, table_text
+from ._portal_forms import state_as_text
 
 
 class Line(NamedTuple):
     """A line about an event.
 
     Attributes:
-      mark: "+" something came, "-" something went, "~" it changed, "!" what is shown is incomplete or was read anew.
+      mark: "+" something came, "-" something went, "~" it changed, "!" what is shown is incomplete, was read anew or will
+        not last.
       subject: What the event is about.
       text: The rest.
     """
@@ -67,6 +73,20 @@ def event_line(event: Event, name_of: NameOf) -> Line:
             return Line("!", "tables", f"were read anew: {event.reason}; {event.differences} differences, shown above")
         case Lagged():
             return Line("!", "events", f"{event.missed} came too fast to be shown")
+        case _:
+            return _line_beyond_routing(event, name_of)
+
+
+def _line_beyond_routing(event: Event, name_of: NameOf) -> Line:
+    match event:
+        case PortalChanged():
+            return Line("~", "portal", _behind("the default path", event))
+        case LinkPortalChanged():
+            return Line("~", "portal", _behind(f"{name_of(event.ifindex)} by IPv{event.family}", event))
+        case PortalExpiring():
+            return Line("!", "portal", _expiring(event, name_of))
+        case Woke():
+            return Line("!", "machine", f"slept for {event.slept_seconds:.0f} s")
         case _:
             return Line("!", type(event).__name__, "")
 
@@ -106,3 +126,15 @@ def _gateways(event: GatewayChanged, name_of: NameOf) -> str:
 
 def _ways(hops: Iterable[NextHop], name_of: NameOf) -> str:
     return ", then ".join(f"{hop.gateway} by {name_of(hop.ifindex)}" for hop in hops) or "none"
+
+
+def _behind(path: str, event: PortalChanged | LinkPortalChanged) -> str:
+    return f"behind {path}: {event.before.kind.value} is now {state_as_text(event.state, event.time)}"
+
+
+def _expiring(event: PortalExpiring, name_of: NameOf) -> str:
+    path = f"{name_of(event.ifindex)} by IPv{event.family}" if event.ifindex else "the default path"
+    state = event.state
+    left = [] if state.expires_at is None else [f"in {max(state.expires_at - event.time, 0):.0f} s"]
+    left += [] if state.bytes_remaining is None else [f"after {state.bytes_remaining:.0f} bytes"]
+    return f"behind {path}: the network ends the session " + " or ".join(left)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import ssl
 from collections.abc import Iterable
 from functools import partial
 
@@ -12,8 +11,9 @@ import attrs
 import trio
 
 from .._pt import Pt, open_pt
-from ..portal import Endpoint, LinkPortal, PortalConfig, PortalKind, PortalState, serve_endpoint
-from ._arguments import CommandFailedError, UsageError, add_json, port
+from ..portal import LinkPortal, PortalConfig, PortalKind, PortalState, serve_endpoint
+from ._arguments import CommandFailedError, add_json, port
+from ._endpoints import add_endpoints, portal_config
 from ._iproute_json import JsonObject
 from ._portal_forms import evidence_as_text, state_as_json, state_as_text
 from ._status import ExitStatus
@@ -38,18 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("action", nargs="?", choices=("serve",), help="be an endpoint, until interrupted")
     parser.add_argument("--interface", metavar="IF", help="only by this link; the exit status is that of its state")
-    parser.add_argument(
-        "--endpoint",
-        dest="endpoints",
-        action="append",
-        type=_endpoint,
-        metavar="URL",
-        help="ask this one, whose own server answers 204 (http: or https:), in place of the default ones; up to five",
-    )
-    parser.add_argument(
-        "--challenge", action="store_true", help="the endpoints given are of `trio-routes portal serve`"
-    )
-    parser.add_argument("--ca", metavar="FILE", help="the authorities (PEM) that vouch for https: endpoints and APIs")
+    add_endpoints(parser)
     parser.add_argument("--port", type=port, default=_HTTP, metavar="N", help=f"serve: listen there ({_HTTP})")
     parser.add_argument("--host", metavar="ADDRESS", help="serve: listen on this address only")
     add_json(parser, "print one JSON object: the default path's state and evidence, and the links'")
@@ -60,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.action == "serve":
         trio.run(_serve, arguments.host, arguments.port)
         return ExitStatus.OK
-    asked = trio.run(_ask, _config(arguments), arguments.interface)
+    asked = trio.run(_ask, portal_config(arguments, on_demand=True), arguments.interface)
     print(json.dumps(asked.as_json()) if arguments.json else asked.as_text())
     return _STATUSES[asked.state.kind]
 
@@ -74,35 +63,6 @@ async def _serve(host: str | None, port: int) -> None:
         for listener in listeners:
             address, its_port = listener.socket.getsockname()[:2]
             print(f"an endpoint listens on {address} port {its_port}", flush=True)
-
-
-def _endpoint(url: str) -> Endpoint:
-    try:
-        return Endpoint(url)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _config(arguments: argparse.Namespace) -> PortalConfig:
-    config = PortalConfig(on_demand=True)
-    if arguments.ca is not None:
-        config = attrs.evolve(config, tls=_tls(arguments.ca))
-    if arguments.endpoints:
-        try:
-            given = [attrs.evolve(endpoint, challenge=arguments.challenge) for endpoint in arguments.endpoints]
-            config = attrs.evolve(config, endpoints=given)
-        except ValueError as error:
-            raise UsageError(str(error)) from None
-    elif arguments.challenge:
-        raise UsageError("--challenge says something of endpoints given by --endpoint, and there is none")
-    return config
-
-
-def _tls(authorities: str) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=authorities)
-    except OSError as error:  # ssl.SSLError is one; neither names the file
-        raise CommandFailedError(f"{authorities}: {error.strerror or error}") from None
 
 
 @attrs.frozen

@@ -13,26 +13,27 @@ from .._pt import Pt
 from .._services import Services
 from ..connections import Policy
 from ..netlink import Kernel, LinuxKernel
+from ..portal import PortalConfig
 
 # Seconds between two words; tables that take less are read without any.
 PERIOD = 0.5
 
 
 @asynccontextmanager
-async def open_pt_with_progress() -> AsyncGenerator[Pt]:
+async def open_pt_with_progress(portal: PortalConfig | None = None) -> AsyncGenerator[Pt]:
     """Do as `open_pt` does, and say on standard error how many routes were read so far. A checkpoint."""
     kernel = LinuxKernel()
     try:
-        async with opened(kernel, _say) as pt:
+        async with opened(kernel, _say, portal) as pt:
             yield pt
     finally:
         kernel.close()
 
 
 @asynccontextmanager
-async def opened(kernel: Kernel, say: Callable[[int], None]) -> AsyncGenerator[Pt]:
+async def opened(kernel: Kernel, say: Callable[[int], None], portal: PortalConfig | None = None) -> AsyncGenerator[Pt]:
     """Open a pt on a kernel; `say` is told every `PERIOD` seconds how many routes were read so far. A checkpoint."""
-    engine = Engine(kernel, Policy(), None)
+    engine = Engine(kernel, Policy(), portal)
     try:
         async with Services() as services:
             async with trio.open_nursery() as nursery:

@@ -13,8 +13,10 @@ import trio
 
 from .._events import Event
 from .._pt import Pt
+from ..portal import PortalConfig
 from ..routing import Link
-from ._arguments import CommandFailedError, add_json, positive, seconds
+from ._arguments import CommandFailedError, UsageError, add_json, positive, seconds
+from ._endpoints import add_endpoints, portal_config
 from ._event_json import event_as_json, time_text
 from ._event_text import Line, event_line
 from ._progress import open_pt_with_progress
@@ -34,16 +36,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
     parser.add_argument("-n", dest="count", type=positive, metavar="COUNT", help="end after so many events")
     parser.add_argument("--for", dest="seconds", type=seconds, metavar="SECONDS", help="end after so long")
+    parser.add_argument(
+        "--portal",
+        action="store_true",
+        help="ask what is behind each link, too, whenever that may have changed: the Internet, a captive portal, nothing",
+    )
+    add_endpoints(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print events until told to stop."""
-    trio.run(_watch, arguments.json, arguments.count, arguments.seconds)
+    if not arguments.portal and (arguments.endpoints or arguments.challenge or arguments.ca):
+        raise UsageError("whom to ask was said, and nobody is asked without --portal")
+    portal = portal_config(arguments, on_demand=False) if arguments.portal else None
+    trio.run(_watch, arguments.json, arguments.count, arguments.seconds, portal)
     return ExitStatus.OK
 
 
-async def _watch(as_json: bool, count: int | None, longest: float | None) -> None:
-    async with open_pt_with_progress() as pt:
+async def _watch(as_json: bool, count: int | None, longest: float | None, portal: PortalConfig | None) -> None:
+    async with open_pt_with_progress(portal) as pt:
         if not pt.monitoring:
             raise CommandFailedError("there is nothing to watch: the kernel's routing tables cannot be followed here")
         names = Names(pt.routes.links)
