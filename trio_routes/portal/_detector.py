@@ -390,7 +390,8 @@ class Detector:
         """Ask once now, or wait for the runs that are under way, and return what they found. A checkpoint.
 
         Works with detection off, too; the answer is then not kept up to date. A network that changes meanwhile is asked
-        again; there is no timeout other than the caller's (a run takes at most 13 s).
+        again; there is no timeout other than the caller's. A run takes at most 13 s, and 3 s more for each five questions
+        that are before it in the queue and get no answer, as where many links lead nowhere.
 
         Args:
           ifindex: The link to ask by; None is all of them.
