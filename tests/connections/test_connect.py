@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import socket
+import ssl
 from contextlib import suppress
 from ipaddress import IPv4Address
 from typing import cast
@@ -387,6 +388,28 @@ async def test_tls_comes_on_top_and_passes_the_loss_on(world: World, nursery: tr
     with pytest.raises(RouteLostError):
         await stream.receive_some()
     await stream.aclose()
+
+
+async def test_the_default_tls_context_takes_a_cut_connection_for_no_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R33: as in Trio; with the option, half a body would pass for a whole one."""
+
+    def create() -> ssl.SSLContext:  # which options it sets depends on Python's version
+        context = original()
+        context.options |= ssl.OP_IGNORE_UNEXPECTED_EOF
+        return context
+
+    original = ssl.create_default_context
+    monkeypatch.setattr(ssl, "create_default_context", create)
+    world.kernel.listeners[PEER] = accepts
+    stream = await open_ssl_over_tcp_stream(world.ground, PEER, 443)
+    context = stream.context
+    assert isinstance(context, ssl.SSLContext)
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context.check_hostname
+    assert not context.options & ssl.OP_IGNORE_UNEXPECTED_EOF
+    await trio.aclose_forcefully(stream)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from trio.testing import MockClock
 
 from tests.integrations._http import FIRST, SECOND, Generation, HttpServer, certify
 from tests.integrations._world import SERVER, open_world
-from trio_routes import Connection, Policy, RouteLostError, open_pt
+from trio_routes import Connection, Policy, RouteLostError, open_pt, testing
 from trio_routes.integrations._network import SocketOption
 
 NAME = "www.example"
@@ -116,6 +116,7 @@ async def test_on_loopback_options_are_set_and_the_socket_is_shown(library: Gene
     options: list[SocketOption] = [
         (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
         (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, (17).to_bytes(4, "little")),
+        (socket.SOL_SOCKET, socket.SO_BINDTODEVICE, None, 0),  # a length without a value: bound to none
     ]
     async with open_pt() as pt, trio.open_nursery() as nursery:
         nursery.start_soon(trio.serve_listeners, server.serve, [listener])
@@ -130,15 +131,21 @@ async def test_on_loopback_options_are_set_and_the_socket_is_shown(library: Gene
             assert sock.getsockname()[0] == "127.0.0.2"
             assert info_of(response, "server_addr") == ("127.0.0.1", port)
             assert info_of(response, "is_readable") is False
+            connection = info_of(response, "connection")
+            assert isinstance(connection, Connection)
+            here = sock.getsockname()
+            testing.lose(connection)  # the socket knows no peer any more
+            assert info_of(response, "server_addr") == ("127.0.0.1", port)
+            assert info_of(response, "client_addr") == here
         nursery.cancel_scope.cancel()
 
 
-async def test_an_option_that_cannot_be_set_leaves_nothing_open(library: Generation) -> None:
+async def test_an_option_that_cannot_be_set_is_a_connect_error_and_leaves_nothing_open(library: Generation) -> None:
     [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with open_pt() as pt, listener:
         backend = library.backend(pt)
         options = [(socket.SOL_SOCKET, 0x7FFF, 1)]
         async with library.pool(socket_options=options, network_backend=backend) as pool:
-            with pytest.raises(OSError, match="not available"):
+            with pytest.raises(library.core_connect_error, match="not available"):
                 await pool.request("GET", f"http://127.0.0.1:{listener.socket.getsockname()[1]}/")
         assert len(list(pt.connections)) == 0

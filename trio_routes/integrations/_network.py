@@ -276,6 +276,9 @@ class NetworkBackend(ABC, Generic[_S]):
                     guarded.socket.setsockopt(option[0], option[1], None, option[3])
                 else:
                     guarded.socket.setsockopt(option[0], option[1], option[2])
+        except OSError as error:  # the kernel refuses one; to httpcore that belongs to connecting
+            await trio.aclose_forcefully(guarded)
+            raise self.errors.connect(error) from error
         except BaseException:
             await trio.aclose_forcefully(guarded)
             raise
