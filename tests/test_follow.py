@@ -307,6 +307,18 @@ async def test_bytes_that_break_their_framing_are_counted_logged_once_and_answer
     assert all(batch.resynced for batch in followed.batches)
 
 
+async def test_an_overrun_that_the_kernel_reports_in_a_message_is_a_loss(
+    autojump_clock: MockClock, followed: Followed, caplog: pytest.LogCaptureFixture
+) -> None:
+    await followed.start(A)
+    followed.wire.set_routes(A, B)
+    followed.wire.notify(MessageType.OVERRUN, b"")
+    await followed.settle(1)
+    assert followed.statistics.resyncs == 1 and followed.prefixes == prefixes(A, B)
+    assert [batch.resynced for batch in followed.batches] == ["the kernel reported an overrun"]
+    assert "read anew: the kernel reported an overrun" in caplog.text
+
+
 async def test_messages_that_nobody_can_read_do_not_cost_a_resync_each(
     autojump_clock: MockClock, followed: Followed
 ) -> None:
