@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 
 import trio
@@ -174,6 +175,68 @@ async def marked(stage: Stage) -> None:
     stage.refuse_at_lte()
     await stage.connect()
     stage.move_to_lte()
+
+
+def with_option(level: int, option: int, value: int) -> Configure:
+    def configure(made: trio.socket.SocketType) -> None:
+        made.setsockopt(level, option, value)
+
+    return configure
+
+
+@row("56", "another NAT, and a rule by the socket's mark stands", NAT, Kept())
+async def own_mark(stage: Stage) -> None:
+    stage.device.add_route("default", via=stage.wifi, table=77)
+    stage.device.add_rule(50, mark=7, table=77, family=stage.family)
+    await stage.connect(configure=with_option(socket.SOL_SOCKET, socket.SO_MARK, 7))
+    stage.move_to_lte()
+
+
+@row("56", "another NAT, and a rule by the socket's user stands", NAT, Kept())
+async def own_user(stage: Stage) -> None:
+    stage.device.add_route("default", via=stage.wifi, table=77)
+    user = str(os.getuid())
+    await stage.ip("rule", "add", "pref", "50", "to", stage.server, "uidrange", f"{user}-{user}", "table", "77")
+    await stage.connect()
+    stage.move_to_lte()
+
+
+async def _own_service(stage: Stage) -> None:
+    stage.device.add_route("default", via=stage.wifi, table=77)
+    await stage.ip("rule", "add", "pref", "50", "tos", "0x10", "table", "77")
+    four = stage.family == 4
+    level, option = (socket.IPPROTO_IP, socket.IP_TOS) if four else (socket.IPPROTO_IPV6, socket.IPV6_TCLASS)
+    await stage.connect(configure=with_option(level, option, 0x10))
+    stage.move_to_lte()
+
+
+@row("56", "another NAT, and a rule by the type of service stands", NAT, Kept(), families=(4,))
+async def own_service(stage: Stage) -> None:
+    await _own_service(stage)
+
+
+@row(
+    "56",
+    "the same: accepted, IPv6 TCP is looked up without its class",
+    NAT,
+    Closed(Verdict.EGRESS_CHANGED, 1),
+    families=(6,),
+    sides=("server",),
+)
+async def own_class_accepted(stage: Stage) -> None:
+    await _own_service(stage)
+
+
+@row(
+    "56",
+    "the same: connect() looked up with the class, and that stays",
+    NAT,
+    Acquitted(Verdict.EGRESS_CHANGED, BY_KEEPALIVE),
+    families=(6,),
+    sides=("client",),
+)
+async def own_class_connected(stage: Stage) -> None:
+    await _own_service(stage)
 
 
 @row("86", "the peer is this host by another address; another link goes", ROUTED, Kept())

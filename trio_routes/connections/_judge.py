@@ -122,7 +122,7 @@ def resolve(flow: Flow, view: View, *, onlink: bool = False) -> Resolution:
         source=flow.local,
         mark=flow.mark,
         oif=flow.device,
-        tos=flow.tos,
+        tos=0 if _ignores_class(flow) else flow.tos,
         uid=flow.uid,
         # Rules can select by these, and a socket's lookups carry them (inet_csk_rebuild_route, inet6_csk_route_socket).
         ip_proto=_PROTOCOLS.get(flow.protocol, 0),
@@ -132,6 +132,12 @@ def resolve(flow: Flow, view: View, *, onlink: bool = False) -> Resolution:
         any_source=flow.transparent,
         onlink_fallback=onlink,
     )
+
+
+def _ignores_class(flow: Flow) -> bool:
+    # An IPv6 TCP socket gives connect()'s lookup its traffic class, and none after it (inet6_csk_route_socket; measured:
+    # every packet of an accepted one, and of one whose cached route went, took the way for no class).
+    return flow.protocol == "tcp" and flow.family != AF_INET
 
 
 def hops_of(resolution: Resolution, flow: Flow, view: View) -> Hops:
