@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from ipaddress import ip_address
 from itertools import pairwise
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock
@@ -22,6 +23,7 @@ from trio_routes.netlink import (
     AF_INET,
     AF_INET6,
     NLM_F_DUMP_INTR,
+    RTM_F_CLONED,
     LinkMessage,
     MessageType,
     NextHop,
@@ -80,6 +82,17 @@ async def test_a_notification_becomes_a_batch_with_a_generation_of_its_own(
     followed.wire.announce(A, gone=True)  # unknown: nothing
     await followed.settle()
     assert len(followed.batches) == 1 and followed.cache.generation == before + 1
+
+
+async def test_a_route_that_the_kernel_keeps_for_one_destination_is_of_no_table(
+    autojump_clock: MockClock, followed: Followed
+) -> None:
+    await followed.start(A)
+    cached = attrs.evolve(B, body=attrs.evolve(B.body, flags=RTM_F_CLONED))
+    followed.wire.announce(cached)
+    followed.wire.announce(attrs.evolve(cached, destination=A.destination), gone=True)
+    await followed.settle()
+    assert followed.prefixes == prefixes(A) and not followed.batches
 
 
 @pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EAFNOSUPPORT])
