@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from ipaddress import IPv6Address
 
 import attrs
 import pytest
@@ -26,6 +27,7 @@ from trio_routes import (
     Way,
     open_pt,
 )
+from trio_routes.netlink import ND_OPT_RDNSS, NdUserOption
 from trio_routes.portal import Capport
 from trio_routes.portal._pursuit import SETTLE_SECONDS
 from trio_routes.testing import FakeKernel, FakeLink
@@ -333,6 +335,48 @@ async def test_rules_for_one_user_lead_the_default_path_of_a_process_that_is_tha
         here.kernel._network.add_rule(attrs.evolve(rule, uid_range=(1000, 1000)))
         await trio.sleep(1)
         assert (here.pt.portal.state.kind, here.kind("eth0")) == (PortalKind.ONLINE, PortalKind.ONLINE)
+
+
+def resolver_advertised(link: FakeLink, number: int) -> NdUserOption:
+    """Option 25 of a router on a link: its resolver has this number, and is good for ten minutes."""
+    body = b"\0\0" + (600).to_bytes(4, "big") + IPv6Address(f"2001:db8::{number:x}").packed
+    return NdUserOption(link.ifindex, IPv6Address("fe80::1"), ND_OPT_RDNSS, body)
+
+
+async def test_an_advertisement_asks_nobody_where_detection_is_off(autojump_clock: trio.testing.MockClock) -> None:
+    oracle = Oracle()
+    async with FakeKernel() as kernel:
+        eth0 = kernel.add_link("eth0")
+        eth0.add_address("10.0.2.2/24")
+        kernel.add_route("0.0.0.0/0", via="10.0.2.1", device="eth0")
+        config = PortalConfig(endpoints=(), probes=[oracle], on_demand=True)
+        async with open_pt(kernel=kernel, portal=config) as pt:
+            pt._engine.detector.advertised(resolver_advertised(eth0, 1))
+            await trio.sleep(HOUR)
+            assert oracle.asked == []
+
+
+async def test_advertisements_that_always_differ_ask_by_their_link_alone_and_once_a_second(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with scene() as here:
+        await trio.sleep(HOUR)
+        here.oracle.take()
+        for number in range(1, 101):
+            for taken in (number - 8, number):  # it makes room for the next: eight of a router are kept
+                if taken > 0:
+                    option = resolver_advertised(here.wlan0, taken)
+                    gone = attrs.evolve(option, body=option.body[:2] + bytes(4) + option.body[6:])
+                    here.pt._engine.detector.advertised(option if taken == number else gone)
+            await trio.sleep(0.1)
+        await trio.sleep(HOUR)
+        assert {(device, family) for _, device, family in here.oracle.asked} == {("wlan0", 4), ("wlan0", 6)}
+        assert 2 * 5 <= len(here.oracle.asked) <= 2 * 11
+        here.oracle.asked.clear()
+        here.pt._engine.detector.advertised(resolver_advertised(here.wlan0, 1000))
+        here.pt._engine.detector.advertised(resolver_advertised(here.wlan0, 1000))  # the second says nothing new
+        await trio.sleep(HOUR)
+        assert here.oracle.take() == {("wlan0", 4), ("wlan0", 6)}
 
 
 async def test_a_literal_endpoint_needs_only_a_route_to_itself(autojump_clock: trio.testing.MockClock) -> None:
