@@ -152,3 +152,33 @@ async def test_quic_is_refused() -> None:
 async def test_an_ipv6_bind_is_understood() -> None:
     async with served(App(), config_for("[::1]:0")) as (_, [port]), httpx2.AsyncClient() as client:
         assert (await client.get(f"http://[::1]:{port}/")).text == "http 1.1 ::1"
+
+
+async def test_a_request_that_does_not_end_delays_the_shutdown_no_longer_than_it_may(nursery: trio.Nursery) -> None:
+    app, config = App(), config_for("127.0.0.1:0")
+    config.graceful_timeout = 0.1
+
+    async def wait_in_vain(port: int) -> None:
+        async with httpx2.AsyncClient(timeout=None) as client:
+            with pytest.raises(httpx2.TransportError):
+                await client.get(f"http://127.0.0.1:{port}/wait")
+
+    with trio.fail_after(10):
+        async with served(app, config) as (_, [port]):
+            nursery.start_soon(wait_in_vain, port)
+            await app.waiting.wait()
+    assert app.log[-1] == "lifespan.shutdown"
+
+
+async def test_it_ends_by_itself_after_the_most_requests_that_it_may_serve() -> None:
+    app, config = App(), config_for("127.0.0.1:0")
+    config.max_requests = 1
+    config.graceful_timeout = 60  # not waited for: an idle connection is closed at once
+    with trio.fail_after(10):
+        async with open_pt() as pt, trio.open_nursery() as nursery:
+            [listener] = await nursery.start(partial(serve, pt, app, config))
+            port = listener.socket.getsockname()[1]
+            async with httpx2.AsyncClient() as client:
+                for _ in range(2):
+                    assert (await client.get(f"http://127.0.0.1:{port}/")).status_code == 200
+    assert app.log == ["lifespan.startup", "lifespan.shutdown"]
