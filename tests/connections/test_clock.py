@@ -144,6 +144,8 @@ def test_what_was_left_for_an_hour_gets_its_full_wait_for_something_new() -> Non
 def test_waking_gives_a_suspect_connection_ten_seconds_and_leaves_the_others() -> None:
     stand = woken(step(good(), Verdict.NO_ROUTE, 0.0), 500.0)
     assert (stand.since, stand.deadline) == (500.0, 510.0)
+    later = step(good(), Verdict.NO_ROUTE, 490.0, policy=Policy.patient())
+    assert woken(later, 500.0).deadline == 520.0, "never sooner than before"
     assert woken(good(), 500.0) is good()
     hint = step(good(), Verdict.GATEWAY_FAILED, 0.0)
     assert woken(hint, 500.0) is hint

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
 
+import attrs
 import pytest
 from hypothesis import given, strategies as st
 
@@ -446,6 +447,14 @@ def test_row_52_any_other_change_of_the_set_is_nothing_to_ipv4_and_uncertain_for
     assert verdict_after(site, changes) is (UNCHANGED if site.family == 4 else EGRESS)
 
 
+def test_row_52_other_weights_are_nothing_to_ipv4_and_uncertain_for_ipv6(site: Site) -> None:
+    site.network.add_route(site.default, hops=((site.gw1, C1), (site.gw2, C2)), metric=1)
+    now = resolve(site.flow(), site.network)
+    before = attrs.evolve(now, hops=(attrs.evolve(now.hops[0], weight=9), *now.hops[1:]))
+    found = judge(site.flow(), known_to(site, site.flow()), site.network, before=before)
+    assert found.verdict is (UNCHANGED if site.family == 4 else EGRESS)
+
+
 def test_row_55_a_first_default_is_nothing_to_a_peer_with_a_route_of_its_own(site: Site) -> None:
     site.network.delete_route(site.default)
     site.network.add_route(site.near_peer, via=site.gw1, dev=C1)
@@ -569,6 +578,23 @@ def test_a_link_and_a_routing_daemon_are_slow_causes_and_others_are_not(site: Si
     assert not has_slow_cause(before, site.network), "the daemon's route is there still: somebody else's is better"
     site.network.delete_route(site.default, metric=0)
     assert has_slow_cause(before, site.network)
+
+
+# ZEBRA, BIRD, BABEL, OPENR, BGP, ISIS, OSPF, RIP and EIGRP of linux/rtnetlink.h, and what is none: KERNEL, BOOT, STATIC,
+# RA, DHCP, KEEPALIVED.
+@pytest.mark.parametrize(
+    ("protocol", "slow"),
+    [
+        *((number, True) for number in (11, 12, 42, 99, 186, 187, 188, 189, 192)),
+        *((n, False) for n in (2, 3, 4, 9, 16, 18)),
+    ],
+)
+def test_the_routes_of_these_daemons_are_waited_for(site: Site, protocol: int, slow: bool) -> None:
+    site.network.delete_route(site.default)
+    site.network.add_route(site.default, via=site.gw1, dev=C1, protocol=protocol)
+    before = resolve(site.flow(), site.network)
+    site.network.delete_route(site.default)
+    assert has_slow_cause(before, site.network) is slow
 
 
 def test_translation_is_likely_from_private_to_global_and_into_tunnels_only() -> None:
