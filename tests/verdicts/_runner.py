@@ -5,8 +5,8 @@ in one Trio run, each in a lab of its own, and as one ends the next begins. Thos
 
 Building a lab keeps the loop for some 50 ms, and the machine may be busy otherwise; then a second is not what it was: a path
 that should have been back after half of one is back after two. So the loop's own lateness is measured. A row that fails
-while the loop stood still, or says itself that programs were slow, is played once more, with few others; what it does then
-counts, and the table says "again". A row that fails while the loop turned has failed.
+while the loop stood still, or says itself that programs were slow, is played once more, with few others, and while that is
+so again, alone; what it does then counts, and the table says "again". A row that fails while the loop turned has failed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from trio_routes.testing import Lab
 AT_ONCE = 48
 """Labs side by side: some 300 namespaces."""
 
-AT_ONCE_AGAIN = 4
+AT_ONCE_AGAIN = (4, 1, 1)
+"""The same for each time that what is doubted is played once more."""
 
 STALL_SECONDS = 0.3
 """How late the loop may be before a failure is doubted: the shortest time that a row relies on is half a second."""
@@ -50,7 +51,7 @@ class Outcome:
       ours: What the pt made of it, in words.
       seconds: From the change to the end or the acquittal; None where there was neither.
       problem: What is not as it has to be; "" if all is well.
-      again: Whether this is a second attempt.
+      again: Whether this is not the first attempt.
     """
 
     truth: Life | None
@@ -80,10 +81,15 @@ def play(selected: Sequence[Case]) -> Played:
     """Play cases; those of one row and family share a lab."""
     first = _Run(AT_ONCE)
     trio.run(first.play, _labs(selected))
-    second = _Run(AT_ONCE_AGAIN)
-    trio.run(second.play, _labs(first.doubted))
-    again = {case: attrs.evolve(outcome, again=True) for case, outcome in second.outcomes.items()}
-    return Played({case: again.get(case, first.outcomes[case]) for case in selected}, first.worst)
+    outcomes, doubted = dict(first.outcomes), first.doubted
+    for at_once in AT_ONCE_AGAIN if doubted else ():
+        once_more = _Run(at_once)
+        trio.run(once_more.play, _labs(doubted))
+        outcomes |= {case: attrs.evolve(outcome, again=True) for case, outcome in once_more.outcomes.items()}
+        doubted = once_more.doubted
+        if not doubted:
+            break
+    return Played({case: outcomes[case] for case in selected}, first.worst)
 
 
 _Lab: TypeAlias = tuple[Row, Family, tuple[Side, ...]]
