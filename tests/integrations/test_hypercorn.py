@@ -173,7 +173,6 @@ async def test_a_request_that_does_not_end_delays_the_shutdown_no_longer_than_it
 async def test_it_ends_by_itself_after_the_most_requests_that_it_may_serve() -> None:
     app, config = App(), config_for("127.0.0.1:0")
     config.max_requests = 1
-    config.graceful_timeout = 60  # not waited for: an idle connection is closed at once
     with trio.fail_after(10):
         async with open_pt() as pt, trio.open_nursery() as nursery:
             [listener] = await nursery.start(partial(serve, pt, app, config))
@@ -182,3 +181,11 @@ async def test_it_ends_by_itself_after_the_most_requests_that_it_may_serve() -> 
                 for _ in range(2):
                     assert (await client.get(f"http://127.0.0.1:{port}/")).status_code == 200
     assert app.log == ["lifespan.startup", "lifespan.shutdown"]
+
+
+async def test_an_idle_connection_does_not_delay_the_shutdown() -> None:
+    config = config_for("127.0.0.1:0")
+    config.graceful_timeout = config.keep_alive_timeout = 60
+    with trio.fail_after(10):
+        async with httpx2.AsyncClient() as client, served(App(), config) as (_, [port]):
+            assert (await client.get(f"http://127.0.0.1:{port}/")).status_code == 200
