@@ -186,3 +186,11 @@ async def test_ipv6_rejects_though_the_loopback_is_down() -> None:
         ("link set lo up",),
         ("link set lo down",),
     )
+
+
+async def test_no_ipv6_route_of_a_link_of_too_small_an_mtu_stays_where_routes_go_without_a_word() -> None:
+    replay(
+        ("-6 addr flush dev d1",),
+        ("sysctl net.ipv6.route.skip_notify_on_dev_down=1",),
+        ("link set d1 mtu 1200",),
+    )

@@ -52,8 +52,10 @@ async def test_an_ipv6_route_whose_lifetime_is_over_answers_until_the_kernel_del
         # The self-check leaves it alone: to read the tables anew would show the route again.
         kernels = Answer(body=it.cache.lookup(ip_address("2001:db8:d::1")).route.body)  # type: ignore[union-attr]
         assert exemption(Question(ip_address(EXPIRING)), mine, kernels, it.cache) == "a route with a lifetime"
-        with host.entered():  # what has expired is collected, as it is every 30 s; the file cannot be read
-            Path("/proc/sys/net/ipv6/route/flush").write_text("1")
+        # What has expired is collected, as it is every 30 s: when any link goes, too (ndisc_netdev_event). The file
+        # net/ipv6/route/flush does it as well, but a user namespace's owner is not shown it.
+        assert not ip(host, "link add other type veth peer name others")
+        assert not ip(host, "link set other up") and not ip(host, "link set other down")
         await until(lambda: gateways(it) == ["2001:db8::1"])
 
 
@@ -141,3 +143,19 @@ async def test_of_ipv6_routes_that_are_alike_a_way_is_dead_of_all_or_of_none(hos
         assert len(it.cache.lookup(early).gateways) == 2
         assert "dead" in await host.run(["ip", "-6", "route", "show", "2001:db8:e::/48"])
         assert "dead" not in await host.run(["ip", "-6", "route", "show", "2001:db8:f::/48"])
+
+
+async def test_ipv6_switched_off_without_a_word_on_a_link_without_an_address_is_found_by_a_dump_only(
+    host: testing.Host,
+) -> None:
+    host.sysctl("net.ipv6.route.skip_notify_on_dev_down", 1)
+    assert not ip(host, "-6 addr flush dev d1")
+    assert not ip(host, "-6 route add 2001:db8:e::/48 dev d1")
+    async with following(host) as it:
+        host.sysctl("net.ipv6.conf.d1.disable_ipv6", 1)
+        assert not ip(host, "route add 192.0.2.0/24 dev d0")  # said after all that there was to say
+        await until(lambda: it.cache.lookup(ip_address("192.0.2.1")).route is not None)
+        way = it.cache.lookup(ip_address(EXPIRING))
+        assert [hop.ifindex for hop in way.hops] == [host.links["d1"].ifindex]
+        async with following(host) as fresh:
+            assert gateways(fresh) == ["2001:db8::1"]

@@ -38,7 +38,7 @@ from ..netlink._route import RTAX_MTU
 from ._editor import Editor
 from ._nodes import bodies
 from ._staging import Part
-from ._state import State, way_of
+from ._state import LEAST_IPV6_MTU, State, way_of
 from ._tables import NodeKey, RouteTables
 from ._values import Address, Link
 
@@ -80,9 +80,12 @@ def by_link(editor: Editor, ifindex: int, old: Link | None, new: Link | None, ca
         _drop_dead(editor, AF_INET, ifindex, cause, stays=_is_local_ipv4)
         _drop_dead(editor, AF_INET6, ifindex, cause)
         _let_ways_die(editor, AF_INET6, ifindex)
-    if old is not None and old.mtu != new.mtu and _has_mtu_metrics(editor.state, ifindex):
-        # IPv6 routes' own MTUs follow their link's, silently (rt6_mtu_change).
-        editor.suspect.add(Part.IPV6_ROUTES)
+    if old is not None and old.mtu != new.mtu:
+        # IPv6 routes' own MTUs follow their link's, silently (rt6_mtu_change). Of too small a one all of them go, with
+        # net.ipv6.route.skip_notify_on_dev_down silently too.
+        without_ipv6 = new.mtu < LEAST_IPV6_MTU <= old.mtu
+        if without_ipv6 or _has_mtu_metrics(editor.state, ifindex):
+            editor.suspect.add(Part.IPV6_ROUTES)
     if new.up and not was_up:
         editor.revive_ways(AF_INET, ifindex)
     if _is_ready(new) and not (old is not None and _is_ready(old)) and _has_ipv6(editor.state, ifindex):

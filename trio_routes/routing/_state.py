@@ -40,7 +40,7 @@ _UP_WITH_CARRIER = Link.IFF_UP | Link.IFF_LOWER_UP
 
 
 # IPV6_MIN_MTU: a link of less has no IPv6 (addrconf_notify).
-_LEAST_IPV6_MTU = 1280
+LEAST_IPV6_MTU = 1280
 
 
 def family_of(address: IPAddress) -> int:
@@ -197,7 +197,7 @@ class State:
         link = self.links.get(hop.ifindex)
         if link is None:  # not told of yet
             return True
-        if body.family == AF_INET6 and 0 < link.mtu < _LEAST_IPV6_MTU:
+        if body.family == AF_INET6 and 0 < link.mtu < LEAST_IPV6_MTU:
             return False  # there is no IPv6; of the routes by it only those that name a nexthop object stay
         flags = link.flags
         if flags & _UP_WITH_CARRIER == _UP_WITH_CARRIER or _needs_no_link(body):
