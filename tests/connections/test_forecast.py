@@ -196,6 +196,20 @@ async def test_things_and_events_say_the_same_as_words(bench: Bench) -> None:
             assert bench.what_if(thing).prospects == bench.what_if(words).prospects != ()
 
 
+async def test_a_link_that_is_given_itself_is_known_by_its_number(bench: Bench) -> None:
+    """It was renamed since, and another has its name now."""
+    bench.register(OTHER_PEER)
+    cache = bench.world.cache
+    link = cache.links[UPLINK]
+    cache.apply_link(LinkMessage(UPLINK, "wan", link.flags), gone=False)
+    cache.apply_link(LinkMessage(77, "uplink", link.flags), gone=False)
+    bench.world.apply()
+    assert bench.what_if(link).prospects == bench.what_if("link wan gone").prospects != ()
+    assert bench.what_if(link).changes == ("link wan gone",)
+    made_anew = attrs.evolve(link, ifindex=78)
+    assert bench.what_if(made_anew).changes == ("link uplink gone",)
+
+
 @pytest.mark.parametrize(
     "words",
     [

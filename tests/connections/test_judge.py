@@ -601,6 +601,10 @@ def test_translation_is_likely_from_private_to_global_and_into_tunnels_only() ->
     site = Site(4)
     world = site.flow(peer="1.1.1.1")
     assert is_likely_translated(world, known_to(site, world), site.network)
+    for own in ("10.255.0.2", "172.31.0.2", "192.168.255.2", "100.127.0.2"):
+        assert is_likely_translated(site.flow(local=own, peer="1.1.1.1"), (), site.network)
+    for own in ("11.0.0.2", "172.32.0.2", "192.169.0.2", "100.128.0.2"):
+        assert not is_likely_translated(site.flow(local=own, peer="1.1.1.1"), (), site.network)
     inside = site.flow(peer="10.9.9.9")
     assert not is_likely_translated(inside, known_to(site, inside), site.network)
     tunnel(site, "10.9.0.0/16")

@@ -85,6 +85,11 @@ def test_the_peers_own_keepalive_is_no_answer_ours_are_counted_on() -> None:
     assert reply(IDLE, attrs.evolve(IDLE, segs_in=53, probes=3)) is Reply.ONE
 
 
+def test_empty_segments_are_no_answers_while_data_is_under_way_for_nothing_was_asked() -> None:
+    assert reply(BUSY, attrs.evolve(BUSY, segs_in=53)) is Reply.UNHEARD
+    assert reply(BUSY, attrs.evolve(BUSY, segs_in=53, total_retrans=2)) is Reply.ONE
+
+
 def test_data_sent_since_it_settled_answers_for_probes_that_the_kernel_does_not_send() -> None:
     began = attrs.evolve(IDLE, bytes_sent=110, unacked=1)
     assert reply(began, attrs.evolve(began, bytes_acked=111, unacked=0), settled=IDLE) is Reply.ACCEPTED

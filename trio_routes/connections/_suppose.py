@@ -41,9 +41,9 @@ def suppose(overlay: Overlay, change: Change) -> str:
         case LinkDown(link=link):
             # Told of a link as it is: down, or without carrier only; of one that was removed, as it last was.
             how = "without carrier" if link.up and not link.carrier else "down"
-            return _link_goes(overlay, link.name, how)
+            return _link_goes(overlay, _number_of(overlay, link), how)
         case Link():
-            return _link_goes(overlay, change.name, "gone")
+            return _link_goes(overlay, _number_of(overlay, change), "gone")
         case Address() | AddressRemoved():
             address = change.address if isinstance(change, AddressRemoved) else change
             return _addresses_go(overlay, [address], f"address {address.address} gone")
@@ -57,7 +57,7 @@ def suppose(overlay: Overlay, change: Change) -> str:
 def _suppose_words(overlay: Overlay, words: str) -> str:
     match words.split():
         case ["link", name, *how] if " ".join(how) in _LINK_GOES:
-            return _link_goes(overlay, name, " ".join(how))
+            return _link_goes(overlay, _ifindex(overlay, name), " ".join(how))
         case ["address", address, *options, "gone"]:
             return _addresses_go(overlay, _addresses(overlay, address, _pairs(options, words, "dev")), words)
         case ["route", prefix, *options, "gone"]:
@@ -86,10 +86,16 @@ _LINK_GOES = {
 }
 
 
-def _link_goes(overlay: Overlay, name: str, how: str) -> str:
+def _link_goes(overlay: Overlay, ifindex: int, how: str) -> str:
     take_away, words = _LINK_GOES[how]
-    take_away(overlay, _ifindex(overlay, name), f"if link {name} were {words}")
+    name = overlay.links[ifindex].name
+    take_away(overlay, ifindex, f"if link {name} were {words}")
     return f"link {name} {how}"
+
+
+def _number_of(overlay: Overlay, link: Link) -> int:
+    """The number of a link that is given itself, whatever its name is now; one that was made anew has another number."""
+    return link.ifindex if link.ifindex in overlay.links else _ifindex(overlay, link.name)
 
 
 def _ifindex(overlay: Overlay, name: str) -> int:
