@@ -48,9 +48,9 @@ BODY = b"success\n"
 READY_SECONDS = 10
 
 
-def needs_servers() -> pytest.MarkDecorator:
-    """Skip where a server is not installed, and say which package has it."""
-    packages = {"nginx": "nginx-light", "dnsmasq": "dnsmasq-base", "nft": "nftables"}
+def needs_servers(**others: str) -> pytest.MarkDecorator:
+    """Skip where a server is not installed, and say which package has it; `others` are program=package."""
+    packages = {"nginx": "nginx-light", "dnsmasq": "dnsmasq-base", "nft": "nftables"} | others
     missing = [package for program, package in packages.items() if shutil.which(program, path=SBIN) is None]
     return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
 
@@ -209,6 +209,24 @@ def _start_dnsmasq(gateway: Host, address: str, answer: str) -> LabProcess:
         ],
         stderr=subprocess.PIPE,
     )
+
+
+def start_radvd(gateway: Host, folder: Path, resolvers: dict[str, int]) -> LabProcess:
+    """Advertise resolvers on lan0, each with a lifetime, as no default router; three times a second.
+
+    Version 2.19 (Debian 12) does not know option 37: `captive_portal_option` is for that.
+    """
+    program = shutil.which("radvd", path=SBIN)
+    assert program is not None
+    told = " ".join(f"RDNSS {address} {{ AdvRDNSSLifetime {seconds}; }};" for address, seconds in resolvers.items())
+    path = folder / "radvd.conf"
+    path.write_text(
+        "interface lan0 { AdvSendAdvert on; AdvDefaultLifetime 0; AdvIntervalOpt on;"
+        f" MinDelayBetweenRAs 0.1; MinRtrAdvInterval 0.2; MaxRtrAdvInterval 0.4; {told} }};"
+    )
+    path.chmod(0o600)
+    words = [program, "--nodaemon", "--config", str(path), "--pidfile", str(folder / "radvd.pid")]
+    return gateway.start([*words, "--logmethod", "none"])
 
 
 async def _read_until(process: LabProcess, word: bytes) -> None:

@@ -28,6 +28,7 @@ from tests.kernel._captive import (
     resolver_option,
 )
 from tests.kernel._world import SOON, next_of
+from tests.lab.waiting import until
 from trio_routes import (
     Endpoint,
     Finding,
@@ -176,6 +177,27 @@ async def test_an_advertised_api_is_asked_by_the_link_and_its_session_minded(lab
                 assert expiring.state.kind is PortalKind.ONLINE
                 assert expiring.state.expires_at is not None
                 assert expiring.state.expires_at - trio.current_time() == pytest.approx(30, abs=5)
+
+
+@_captive.needs_servers(radvd="radvd")
+@pytest.mark.slow  # what is new of an advertisement is answered a second later
+async def test_resolvers_that_radvd_advertises_are_the_links_own_and_their_repetition_asks_nobody(
+    lab: Lab, tmp_path: Path
+) -> None:
+    async with captive(lab, 6, tmp_path) as net:
+        config = attrs.evolve(net.config(resolver=None), on_demand=False, hints={})
+        async with open_pt(netns=net.device.netns, portal=config) as pt:
+            with pt.subscribe(LinkPortalChanged) as events:
+                # Two lifetimes are two options, which the kernel passes on one by one.
+                _captive.start_radvd(net.gateway, tmp_path, {HONEST[6]: 300, HIJACKING[6]: 600})
+                changed = await next_of(events, LinkPortalChanged, lambda event: event.state.kind is PortalKind.ONLINE)
+                probes = [one for one in changed.state.evidence if one.question in _PROBES]
+                assert {one.resolver for one in probes} == {ip_address(HONEST[6])}
+                state = pt.portal.links[net.wlan0.ifindex].families[6]
+                heard = pt.statistics().datagrams
+                # Two of each repetition, three times a second; what they say anew is asked about a second later.
+                await until(lambda: pt.statistics().datagrams >= heard + 14)
+                assert pt.portal.links[net.wlan0.ifindex].families[6] is state  # not asked again
 
 
 async def test_the_apis_url_may_come_from_the_application_and_must_be_trusted(lab: Lab, tmp_path: Path) -> None:
