@@ -18,10 +18,13 @@ from trio_routes.netlink import (
     NLM_F_EXCL,
     NLM_F_REPLACE,
     NUD_FAILED,
+    RTNH_F_DEAD,
+    RTNH_F_LINKDOWN,
     AddressMessage,
     LinkMessage,
     NeighbourMessage,
     NetconfMessage,
+    NextHop,
     NexthopMessage,
     RouteBody,
     RuleMessage,
@@ -40,7 +43,7 @@ from trio_routes.routing import (
 from trio_routes.routing._nodes import add_ipv4, remove_ipv4
 from trio_routes.routing._staging import weigh
 
-from ._build import CARRIER, ETH0, ETH1, UP, Host, body, hop
+from ._build import CARRIER, ETH0, ETH1, ETH2, UP, Host, body, hop
 
 _T = TypeVar("_T")
 KEYS = st.sets(st.integers(0, 5))
@@ -198,6 +201,18 @@ def test_an_audit_that_a_link_contradicted_keeps_what_the_cache_derived() -> Non
     host.link(ETH0, 0)
     assert not host.cache.settle(staging)
     assert host.way("192.0.2.1") == "no route" and host.way("198.51.100.1") == (ETH1, None)
+
+
+def test_what_an_audit_says_of_ways_by_a_link_that_came_up_meanwhile_does_not_count() -> None:
+    host = Host()
+    host.link(ETH0, 0)
+    dead = [NextHop(ifindex, None, flags=RTNH_F_DEAD | RTNH_F_LINKDOWN) for ifindex in (ETH0, ETH1)]
+    host.add("192.0.2.0/24", hop(ETH0), hop(ETH1), hop(ETH2))
+    staging = host.cache.stage(Part.IPV4_ROUTES, NO_DOUBTS)
+    take(staging, body("192.0.2.0/24", *dead, hop(ETH2)))
+    host.link(ETH0, UP | CARRIER)
+    host.cache.settle(staging)
+    assert [way.ifindex for way in host.lookup("192.0.2.1").hops] == [ETH0, ETH2]
 
 
 def test_what_a_contested_dump_says_of_doubtful_entries_stays_open() -> None:
