@@ -180,6 +180,22 @@ async def test_evidence_by_a_path_without_carrier_is_believed_until_something_ch
     assert watch.told == [ConnectionSuspect, ConnectionRecovered]
 
 
+async def test_what_evidence_showed_of_one_path_is_not_believed_of_another(
+    nursery: trio.Nursery, family: int, autojump_clock: MockClock
+) -> None:
+    watch = await started(nursery, family)
+    connection, _ = register(watch, "ack")
+    watch.network.link_is(C2, NO_CARRIER)
+    watch.network.add_route(watch.site.default, via=watch.site.gw2, dev=C2, metric=50)
+    await watch.change()
+    await trio.sleep(10)
+    assert told_of(connection) == (Standing.GOOD, Verdict.CARRIER_LOST)
+    watch.network.link_is(C1, NO_CARRIER)
+    watch.network.delete_route(watch.site.default, metric=50)
+    await watch.change()
+    assert told_of(connection) == (Standing.SUSPECT, Verdict.CARRIER_LOST), "the same verdict, by the other link"
+
+
 # ---- the clock ---------------------------------------------------------------------------------
 
 
