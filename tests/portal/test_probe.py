@@ -568,7 +568,10 @@ async def test_what_was_not_asked_has_its_time_too(autojump_clock: trio.testing.
     async with trio.open_nursery() as nursery:
         way = attrs.evolve(any_way(FakeNetwork(nursery, mute), 6), device="wlan0", ifindex=2)
         found = await Examiner((Endpoint("http://192.0.2.1/"),), ()).examine(way, Known())
-    assert [(one.finding, one.time) for one in found] == [(Finding.API_UNKNOWN, 5), (Finding.NO_SUCH_ADDRESS, 5)]
+    assert [(one.question, one.finding, one.time) for one in found] == [
+        (Question.API, Finding.API_UNKNOWN, 5),
+        (Question.TABLES, Finding.NO_SUCH_ADDRESS, 5),  # its endpoint is of the other family
+    ]
 
 
 async def test_at_most_five_questions_are_asked_at_once_however_many_paths_there_are(

@@ -18,11 +18,19 @@ from trio_routes.netlink import (
     decode_nd_user_option,
     encode_nd_user_option,
 )
-from trio_routes.portal import Capport, PortalKind, PortalState
+from trio_routes.portal import Capport, Evidence, Finding, PortalKind, PortalState, Question
 from trio_routes.portal._advertised import Advertised, captive_portal_url, name_servers
 from trio_routes.portal._capport import parse_capport
-from trio_routes.portal._hints import Known, first_known, parse_networkd, parse_networkmanager, read_state_files
-from trio_routes.portal._session import SOONEST_SECONDS, look
+from trio_routes.portal._hints import (
+    Known,
+    first_known,
+    machines_run_directory,
+    parse_networkd,
+    parse_networkmanager,
+    read_state_files,
+)
+from trio_routes.portal._rules import judge
+from trio_routes.portal._session import SOONEST_SECONDS, Look, look
 
 ROUTER, OTHER = IPv6Address("fe80::1"), IPv6Address("fe80::2")
 API = "https://capport.example/api"
@@ -186,6 +194,20 @@ def test_state_files_are_read_as_far_as_they_can_be(tmp_path: Path) -> None:
     assert manager.api_url is None
 
 
+def test_the_machines_files_are_not_believed_in_another_network_namespace(tmp_path: Path) -> None:
+    def namespace(process: str, name: str) -> None:
+        (tmp_path / process / "ns").mkdir(parents=True)
+        (tmp_path / process / "ns" / "net").symlink_to(name)
+
+    namespace("thread-self", "net:[7]")
+    assert machines_run_directory(tmp_path) == Path("/run")  # nobody but root may look at process 1
+    namespace("1", "net:[7]")
+    assert machines_run_directory(tmp_path) == Path("/run")
+    (tmp_path / "1" / "ns" / "net").unlink()
+    (tmp_path / "1" / "ns" / "net").symlink_to("net:[8]")
+    assert machines_run_directory(tmp_path) is None
+
+
 @given(st.text(max_size=200))
 def test_any_state_file_is_read_without_a_complaint(text: str) -> None:
     for known in (parse_networkd(text), parse_networkmanager("[dhcp4]\n" + text)):
@@ -269,6 +291,12 @@ def session(*, expires_at: float | None = None, bytes_remaining: float | None = 
 def test_when_a_session_is_looked_at_again_and_told(state: PortalState, again_at: float, expiring: bool) -> None:
     looked = look(state, 1000.0)
     assert (looked.again_at, looked.expiring) == (again_at, expiring)
+
+
+def test_whoever_is_captive_has_no_session_that_could_end() -> None:
+    said = Capport(captive=True, seconds_remaining=0.0, bytes_remaining=0.0)
+    captive = Evidence(question=Question.API, finding=Finding.API_CAPTIVE, capport=said)
+    assert look(judge([captive], 1), 1000.0) == Look(math.inf, expiring=False)
 
 
 @pytest.mark.parametrize(

@@ -207,7 +207,8 @@ class PortalConfig:
       hints: What is known of links, by name; see `LinkHints`.
       run_directory: Where systemd-networkd and NetworkManager keep what they know of links (`systemd/netif/links`,
         `NetworkManager/devices`). None is /run, and nothing for a pt that lives in another network namespace than its
-        process (`open_pt(netns=...)`), because these files count links as their own namespace does.
+        process (`open_pt(netns=...)`), or than process 1 as far as that may be seen, because these files count links as
+        their own namespace does.
       tls: How `https:` endpoints and the captive portal API are verified; None is the system's authorities.
 
     Raises:

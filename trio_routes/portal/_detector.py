@@ -22,7 +22,6 @@ import logging
 import math
 import os
 from collections.abc import Callable, Iterable
-from pathlib import Path as FilePath
 
 import attrs
 import trio
@@ -34,7 +33,7 @@ from ._advertised import Advertised
 from ._config import LinkHints, PortalConfig
 from ._evidence import Evidence, Finding, Question
 from ._examination import Examiner
-from ._hints import Known, first_known, read_state_files
+from ._hints import Known, first_known, machines_run_directory, read_state_files
 from ._pursuit import SETTLE_SECONDS, Pursuit
 from ._rules import PortalKind, PortalState, combine, judge, same_finding, unknown
 from ._survey import ANY_PATH, Path, Prospect, default_paths, survey
@@ -42,7 +41,6 @@ from ._way import Network, TlsContext, Way
 
 # An advertisement costs its sender nothing; what it makes us ask shall not come more often than this.
 ADVERTISED_SECONDS = 1.0
-_RUN = FilePath("/run")
 
 _logger = logging.getLogger("trio_routes.portal")
 
@@ -78,7 +76,7 @@ class Detector:
         self._generation = generation
         self._cache = cache
         self._followed = followed
-        self._run_directory = self._config.run_directory or (_RUN if own_namespace else None)
+        self._run_directory = self._config.run_directory or (machines_run_directory() if own_namespace else None)
         self._examiner = Examiner(self._config.endpoints, self._config.probes)
         self._tls = TlsContext(self._config.tls)
         literals = (endpoint.literal for endpoint in self._config.endpoints)

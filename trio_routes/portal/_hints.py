@@ -56,6 +56,22 @@ def first_known(sources: Iterable[Known]) -> Known:
     return Known(api_url=url, api_source=source, resolvers=resolvers)
 
 
+def machines_run_directory(proc: Path = Path("/proc")) -> Path | None:
+    """Return /run, or None if this process is seen to be in another network namespace than those who write there.
+
+    `ip netns exec` leaves /run as it is, whose files count the machine's links and not ours: another link's resolvers would
+    pass for this one's. Process 1 is where they are, in a container too; only root may look, and others take it for so.
+
+    Args:
+      proc: Where procfs is.
+    """
+    try:
+        ours, theirs = ((proc / which / "ns" / "net").readlink() for which in ("thread-self", "1"))
+    except OSError:
+        return Path("/run")
+    return Path("/run") if ours == theirs else None
+
+
 def read_state_files(run_directory: Path, ifindex: int) -> list[Known]:
     """Read what systemd-networkd and NetworkManager keep of a link; nothing of files that are not there.
 

@@ -6,6 +6,9 @@
     bytes-remaining        halfway to the end at the pace of the last    they last for less than 60 s at that pace, or
                            two answers, 10 s to 10 min; first at 60 s    there are less than 1 MB
 
+Of a client that is captive there is no session that could end: RFC 8908 §5 wants both left out then, and a server that says
+"0 seconds" to whoever has not logged in must not sound the alarm.
+
 Sixty seconds are enough to save one's work or to prolong the session, and few enough to be about now.
 """
 
@@ -15,6 +18,7 @@ import math
 
 import attrs
 
+from ._evidence import Finding
 from ._rules import PortalState
 
 LEAD_SECONDS = 60.0
@@ -47,6 +51,8 @@ def look(state: PortalState, now: float, before: PortalState | None = None, befo
       before: The finding before of the same path, for the pace; None without one.
       before_at: When that was found.
     """
+    if any(one.finding is Finding.API_CAPTIVE for one in state.evidence):
+        return Look(math.inf, expiring=False)
     again, expiring = math.inf, False
     if state.expires_at is not None:
         left = state.expires_at - now
