@@ -29,7 +29,15 @@ _RULES = (
     "uidrange 0-10 lookup 100",
     "ipproto tcp dport 443 lookup 100",
     "lookup 1000",
+    "iif lo lookup 1000",
+    "fwmark 0x3/0x5 lookup 100",
+    "lookup 1000 suppress_prefixlength 24",
 )
+# Of either family; what they select by is an address.
+_ADDRESS_RULES = {
+    4: ("from 10.0.0.0/24 lookup 100", "to 198.51.100.0/24 lookup 1000", "not from 10.0.1.0/24 lookup 100"),
+    6: ("from 2001:db8:0::/64 lookup 100", "to 2001:db8:f::/48 lookup 1000", "not from 2001:db8:1::/64 lookup 100"),
+}
 
 
 class Changes:
@@ -106,7 +114,7 @@ class Changes:
         elif choice == 8:
             ways = f"dev d{self._link()}"
         elif choice == 9:
-            ways = f"nhid {self._random.randint(1, 5)}"
+            ways = f"nhid {self._random.randint(1, 5) if family == 4 else self._random.randint(4, 9)}"
         elif choice == 10:
             kind = self._one("unreachable", "blackhole", "prohibit", "throw") + " "
         else:
@@ -129,7 +137,8 @@ class Changes:
         return f"-{family} route del {prefix} table {table}{rest}"
 
     def _up_or_down(self) -> str:
-        return f"link set {self._one('d', 'd', 'd', 'x')}{self._link()} {self._one('up', 'up', 'down')}"
+        link = "lo" if self._random.random() < 0.03 else f"{self._one('d', 'd', 'd', 'x')}{self._link()}"
+        return f"link set {link} {self._one('up', 'up', 'down')}"
 
     def _carrier(self) -> str:
         return f"far link set p{self._link()} {self._one('up', 'up', 'down')}"
@@ -149,13 +158,22 @@ class Changes:
         return f"addr {self._one('add', 'add', 'del')} {own}/{self._one('24', '24', '25')} dev d{at}"
 
     def _rule(self) -> str:
-        what = f"pref {self._one('100', '200', '300')} {self._one(*_RULES)}"
-        return f"-{self._family()} rule {self._one('add', 'add', 'del', 'del')} {what}"
+        family = self._family()
+        if self._random.random() < 0.03:
+            return f"-{family} rule flush"
+        what = f"pref {self._one('100', '200', '300')} {self._one(*_RULES, *_ADDRESS_RULES[family])}"
+        return f"-{family} rule {self._one('add', 'add', 'del', 'del')} {what}"
 
     def _nexthop(self) -> str:
-        number, verb = self._random.randint(1, 5), self._one("add", "replace", "del")
+        number, verb = self._random.randint(1, 9), self._one("add", "replace", "del")
         if verb == "del":
             return f"nexthop del id {number}"
+        if number == 9:
+            return f"nexthop {verb} id 9 group {self._one('6/7', '6,3/7', '7', '4/6')}"
+        if number == 8:
+            return f"-6 nexthop {verb} id 8 {self._one(self._way(6), 'blackhole')}"
+        if number in (6, 7):
+            return f"-6 nexthop {verb} id {number} {self._way(6)}"
         if number == 5:
             return f"nexthop {verb} id 5 group {self._one('1/2', '1,3/2', '2', '3/4')}"
         if number == 4:
@@ -174,6 +192,7 @@ class Changes:
             f"net.ipv4.conf.{self._one('all', f'd{at}')}.forwarding={value}",
             f"net.ipv6.conf.{self._one('all', f'd{at}')}.forwarding={value}",
             f"net.ipv6.conf.d{at}.keep_addr_on_down={value}",
+            f"net.ipv6.conf.all.disable_ipv6={value}",
         )
 
     def _plug(self) -> str:
