@@ -236,6 +236,25 @@ async def test_a_change_in_the_midst_of_a_run_restarts_that_path_and_leaves_the_
         }
 
 
+async def test_a_link_that_went_is_asked_about_no_more_though_a_portal_was_behind_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    oracle = Oracle({"eth0": Finding.REDIRECT}, takes=1.0)
+    async with scene(oracle) as here:
+        await trio.sleep(2.5)
+        assert here.kind("eth0") is PortalKind.PORTAL
+        assert here.pt.portal.links.keys() == {here.wlan0.ifindex, here.eth0.ifindex}
+        await trio.sleep(0.2)  # in the midst of a recheck
+        oracle.asked.clear()
+        here.eth0.delete()
+        with pytest.raises(LookupError):
+            await here.pt.portal.check(here.eth0.ifindex)
+        await trio.sleep(HOUR)
+        assert oracle.asked == []
+        assert here.pt.portal.links.keys() == {here.wlan0.ifindex}
+        assert here.pt.portal.state.kind is PortalKind.ONLINE
+
+
 async def test_waking_asks_everybody_again(autojump_clock: trio.testing.MockClock) -> None:
     async with scene() as here:
         await trio.sleep(HOUR)
