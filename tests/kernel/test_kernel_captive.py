@@ -212,6 +212,23 @@ async def test_the_apis_url_may_come_from_the_application_and_must_be_trusted(la
                 assert state.kind is (PortalKind.PORTAL if finding is F.API_CAPTIVE else PortalKind.ONLINE)
 
 
+async def test_what_networkd_keeps_of_a_link_is_its_resolver_and_its_api(lab: Lab, family: int, tmp_path: Path) -> None:
+    async with captive(lab, family, tmp_path) as net:
+        (net.folder / "api").write_text('{"captive": true, "user-portal-url": "https://portal.example/"}')
+        links = tmp_path / "run/systemd/netif/links"
+        links.mkdir(parents=True)
+        url = f"https://{NAME}:8443/api"
+        (links / str(net.wlan0.ifindex)).write_text(f"DNS={HONEST[family]}\nCAPTIVE_PORTAL={url}\n")
+        config = attrs.evolve(net.config(resolver=None), hints={}, run_directory=tmp_path / "run")
+        async with open_pt(netns=net.device.netns, portal=config) as pt:
+            with trio.fail_after(SOON):
+                state = await pt.portal.check()
+            assert (state.kind, state.url) == (PortalKind.PORTAL, "https://portal.example/")
+            said_by = next(one for one in state.evidence if one.question is Question.API)
+            assert (said_by.endpoint, said_by.resolver) == (url, ip_address(HONEST[family]))
+            assert "systemd-networkd" in said_by.detail
+
+
 _PLACE = {4: "198.18.0.7", 6: "2001:db8:18::7"}
 
 
