@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import AsyncGenerator, AsyncIterator
+import ssl
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import cast
 
+import httpcore
 import httpx  # noqa: ASYNC127 -- both generations are tested
 import pytest
 import trio
+import trustme
 from trio.testing import MockClock
 
 import trio_routes.integrations
@@ -404,6 +408,72 @@ async def test_the_network_stream_tells_what_httpcore_s_own_does(
         assert stream.get_extra_info("anything else") is None
         await world.lose_route()
         assert stream.get_extra_info("is_readable") is True
+
+
+async def test_the_pool_is_made_as_the_library_makes_it(library: Generation) -> None:
+    """The options mean what they mean to the library's own transport, which gives them all to its pool."""
+    chosen: dict[str, object] = {
+        "verify": CLIENT_TLS,
+        "http1": False,
+        "http2": True,
+        "limits": library.limits(max_connections=3, max_keepalive_connections=2, keepalive_expiry=7),
+        "uds": "/run/socket",
+        "local_address": "192.0.2.2",
+        "retries": 4,
+        "socket_options": [(1, 9, 1)],
+    }
+    own, ours = part_of(library, "AsyncHTTPTransport"), anyhow(library.transport)
+    async with open_world() as world:
+        for options in (dict[str, object](), chosen):
+            assert settings_of(ours(world.pt, **options)) == settings_of(own(**options))
+
+
+async def test_a_proxy_is_told_all_that_the_library_tells_it(library: Generation) -> None:
+    url = "https://user:secret@proxy.example:3128"
+    given = part_of(library, "Proxy")(url, headers={"X-Team": "blue"}, ssl_context=CLIENT_TLS)
+    async with open_world() as world:
+        proxy = cast("httpcore.Proxy", vars(anyhow(library.transport)(world.pt, proxy=given)._pool)["_proxy"])
+    assert bytes(proxy.url) == b"https://proxy.example:3128/"
+    assert proxy.auth == (b"user", b"secret")
+    assert (b"X-Team", b"blue") in proxy.headers
+    assert proxy.ssl_context is CLIENT_TLS
+
+
+def anyhow(transport: Callable[..., httpx.AsyncHTTPTransport]) -> Callable[..., httpx.AsyncHTTPTransport]:
+    """It, with whatever arguments."""
+    return transport
+
+
+def part_of(library: Generation, name: str) -> Callable[..., httpx.AsyncHTTPTransport]:
+    """A class of that generation."""
+    return cast("Callable[..., httpx.AsyncHTTPTransport]", getattr(sys.modules[library.name], name))
+
+
+def settings_of(transport: httpx.AsyncHTTPTransport) -> dict[str, object]:
+    """What a pool was made with, as far as that is plain, and its TLS context if it was given."""
+    pool: dict[str, object] = vars(transport._pool)
+    plain = (int, float, str, list, type(None))
+    found: dict[str, object] = {name: value for name, value in pool.items() if isinstance(value, plain)}
+    return {**found, "tls": pool["_ssl_context"] is CLIENT_TLS}
+
+
+@pytest.mark.parametrize("trusting", [True, False])
+async def test_the_environment_s_certificates_count_where_they_may(
+    library: Generation, trusting: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = tmp_path / "trusted.pem"
+    bundle.write_bytes(trustme.CA().cert_pem.bytes())
+    monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+    async with open_world() as world:
+        pool = vars(library.transport(world.pt, trust_env=trusting)._pool)
+        count = cast("ssl.SSLContext", pool["_ssl_context"]).cert_store_stats()["x509_ca"]
+        assert (count == 1) is trusting
+
+
+async def test_an_option_that_there_is_not_is_refused_rather_than_ignored(library: Generation) -> None:
+    async with open_world() as world:
+        with pytest.raises(TypeError, match="no option http3"):
+            anyhow(library.transport)(world.pt, http3=True)
 
 
 def test_both_generations_adapters_are_one_text() -> None:

@@ -54,23 +54,27 @@ class TransportOptions(TypedDict, total=False):
 
     Attributes:
       verify: A TLS context, or whether to verify certificates.
+      cert: A client's certificate.
       trust_env: Whether SSL_CERT_FILE and SSL_CERT_DIR count.
       http1: Offer HTTP/1.1.
       http2: Offer HTTP/2.
       limits: The pool's size, and how long idle connections are kept.
       proxy: A proxy; it is the path to it that counts then.
       uds: Path of a Unix socket to connect to instead.
+      local_address: The source address; it comes before that of `connect`.
       retries: How often to try again to connect.
       socket_options: Options to set on connected sockets; see `GuardedBackend.connect_tcp`.
     """
 
     verify: ssl.SSLContext | bool
+    cert: str | tuple[str, str] | tuple[str, str, str] | None
     trust_env: bool
     http1: bool
     http2: bool
     limits: httpx2.Limits
     proxy: httpx2.Proxy | httpx2.URL | str | None
     uds: str | None
+    local_address: str | None
     retries: int
     socket_options: Iterable[SocketOption] | None
 
@@ -100,12 +104,18 @@ class GuardedTransport(httpx2.AsyncHTTPTransport):
             at once.
           connect: How to connect, and how connections are judged.
           **options: See `TransportOptions`.
+
+        Raises:
+          TypeError: There is no such option.
         """
+        unknown = options.keys() - TransportOptions.__annotations__.keys()
+        if unknown:  # or they would be ignored: nothing below has to know of them
+            raise TypeError(f"GuardedTransport() has no option {', '.join(sorted(unknown))}")
         limits = options.get("limits", httpx2.Limits(max_connections=100, max_keepalive_connections=20))
         # Not super().__init__(): all it does is make a pool, and it takes neither a pool nor a network backend.
         self._pool = GuardedConnectionPool(
             ssl_context=httpx2.create_ssl_context(
-                options.get("verify", True), trust_env=options.get("trust_env", True)
+                options.get("verify", True), options.get("cert"), options.get("trust_env", True)
             ),
             proxy=_proxy(options.get("proxy")),
             max_connections=limits.max_connections,
@@ -115,6 +125,7 @@ class GuardedTransport(httpx2.AsyncHTTPTransport):
             http2=options.get("http2", False),
             retries=options.get("retries", 0),
             uds=options.get("uds"),
+            local_address=options.get("local_address"),
             network_backend=GuardedBackend(pt, wait_for_route=wait_for_route, **(connect or {})),
             socket_options=options.get("socket_options"),
         )
