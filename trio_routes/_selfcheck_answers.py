@@ -10,6 +10,7 @@ Where the two differ for a reason that lies with the question or with the kernel
     multicast, broadcast          decided by memberships and by the link, not by routes
     a shared nexthop object       the kernel names the route that used it first
     a redirect                    an ICMP redirect is no route of any table
+    a route with a lifetime       once that has passed the kernel does not use it, and deletes it later
     a rule of an l3mdev           tables of VRFs; not modelled by measurement
     a link without carrier        ignore_routes_with_linkdown switched on after the carrier was lost: the hash still
                                   picks the next hop there, until the kernel weighs them anew
