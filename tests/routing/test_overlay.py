@@ -25,7 +25,7 @@ from trio_routes.netlink import (
     NexthopMessage,
     RouteBody,
 )
-from trio_routes.routing import Cache, Overlay, Resolution, Route
+from trio_routes.routing import Cache, Kind, Outcome, Overlay, Resolution, Route
 
 from ._build import ETH0, ETH1, ETH2, UP, Host, body, hop
 
@@ -279,6 +279,21 @@ def test_an_ipv6_route_loses_one_way_after_another() -> None:
     for gone, left in ((ETH0, (ETH1, ETH2)), (ETH1, (ETH2,)), (ETH2, ())):
         overlay.remove_link(gone, "")
         assert tuple(way.ifindex for way in overlay.lookup(peer).hops) == left
+
+
+@pytest.mark.parametrize("promoted", [True, False])
+def test_a_secondary_address_outlives_the_primary_that_its_local_route_prefers(promoted: bool) -> None:
+    """As the kernel has it, with promote_secondaries=1; where the other is in another prefix nothing is promoted."""
+    host, primary, other = Host(), ip_address("10.0.0.5"), ip_address("10.0.0.6" if promoted else "10.1.0.6")
+    for address in (primary, other):
+        host.address(ETH0, f"{address}/24")
+        made, kernel = {"table": 255, "type": RTN_LOCAL, "scope": RT_SCOPE_HOST}, RTPROT_KERNEL
+        host.add(f"{address}/32", hop(ETH0), prefsrc=primary, protocol=kernel, **made)
+    overlay = host.cache.overlay()
+    (entry,) = overlay.addresses_of(primary)
+    overlay.remove_address(entry, "gone")
+    assert overlay.lookup(primary).outcome is Outcome.NO_ROUTE
+    assert (overlay.lookup(other).kind is Kind.LOCAL) is promoted
 
 
 def test_a_route_that_is_gone_is_gone_from_every_answer() -> None:

@@ -196,7 +196,7 @@ class Overlay:
             return
         if not held:
             for body in [body for body in tables.bodies() if body.prefsrc == gone]:
-                if not (same_prefix and _is_prefix_route(body, ifindex)):
+                if not (same_prefix and (_is_prefix_route(body, ifindex) or _is_host_route(body, ifindex))):
                     self._drop(tables, body, cause)
         if not any(True for _ in state.addresses.on_link(ifindex, AF_INET)):
             self._touch_link(ifindex, cause)
@@ -281,6 +281,12 @@ def _is_prefix_route(body: RouteBody, ifindex: int) -> bool:
     """Whether the kernel made a route for the prefix of an address of a link."""
     made = body.protocol == RTPROT_KERNEL and body.type != RTN_LOCAL and body.table != RT_TABLE_LOCAL
     return made and any(hop.ifindex == ifindex and hop.gateway is None for hop in body.nexthops)
+
+
+def _is_host_route(body: RouteBody, ifindex: int) -> bool:
+    """Whether the kernel made a route for an address, or a broadcast one, of a link: a secondary's prefers the primary."""
+    made = body.protocol == RTPROT_KERNEL and body.table == RT_TABLE_LOCAL
+    return made and any(hop.ifindex == ifindex for hop in body.nexthops)
 
 
 def _without(body: RouteBody, ifindex: int) -> RouteBody | None:
