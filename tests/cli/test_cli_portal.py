@@ -107,6 +107,10 @@ def test_what_a_stranger_wrote_cannot_play_with_the_terminal() -> None:
         ["--challenge"],
         ["--endpoint", "http://a/", "--endpoint", "http://a/"],
         ["serve", "--port", "65536"],
+        ["--resolver", "192.0.2.53"],
+        ["--api", "https://a.example/"],
+        ["--interface", "eth0", "--api", "http://a.example/"],
+        ["--interface", "eth0", "--resolver", "dns.example"],
     ],
 )
 def test_wrong_arguments(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:

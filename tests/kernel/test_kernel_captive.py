@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any, cast
 
 import attrs
 import pytest
@@ -42,6 +45,7 @@ from trio_routes import (
     Question,
     open_pt,
 )
+from trio_routes.cli import ExitStatus
 from trio_routes.testing import Lab
 
 pytestmark = [pytest.mark.netns, _captive.needs_servers()]
@@ -227,6 +231,35 @@ async def test_what_networkd_keeps_of_a_link_is_its_resolver_and_its_api(lab: La
             said_by = next(one for one in state.evidence if one.question is Question.API)
             assert (said_by.endpoint, said_by.resolver) == (url, ip_address(HONEST[family]))
             assert "systemd-networkd" in said_by.detail
+
+
+@pytest.mark.slow  # starts the command three times
+async def test_the_command_finds_a_portal_by_a_link_whose_resolver_it_is_told(
+    lab: Lab, family: int, tmp_path: Path
+) -> None:
+    async with captive(lab, family, tmp_path) as net:
+        api = f"https://{NAME}:8443/api"
+        (net.folder / "api").write_text('{"captive": true}')
+
+        async def asked(interface: str, port: int, *words: str) -> tuple[int, dict[str, Any]]:
+            said = ["--json", "--interface", interface, "--resolver", HONEST[family], "--ca", str(tmp_path / "ca.pem")]
+            words = (*said, "--endpoint", f"http://{NAME}:{port}/generate_204", *words)
+            command = [sys.executable, "-m", "trio_routes", "portal", *words]
+            process = net.device.start(command, stdout=subprocess.PIPE)
+            assert process.stdout is not None
+            with trio.fail_after(4 * SOON):  # Python has to start
+                printed = b"".join([bytes(part) async for part in process.stdout])
+                return await process.wait(), cast(dict[str, Any], json.loads(printed))
+
+        for interface, port, words, status, finding in (
+            ("wlan0", 8001, (), ExitStatus.PORTAL, F.REDIRECT),
+            (str(net.wlan0.ifindex), 8000, (), ExitStatus.OK, F.PASSED),
+            ("wlan0", 8000, ("--api", api), ExitStatus.PORTAL, F.PASSED),
+        ):
+            ended, told = await asked(interface, port, *words)
+            (probe,) = (one for one in told["evidence"] if one["question"] == Question.HTTP_204.value)
+            assert (ended, probe["finding"], probe["resolver"]) == (status, finding.value, HONEST[family])
+            assert {link["ifname"] for link in told["links"]} == {"wlan0"}
 
 
 _PLACE = {4: "198.18.0.7", 6: "2001:db8:18::7"}

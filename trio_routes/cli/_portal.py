@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import socket
 from collections.abc import Iterable
 from functools import partial
 
@@ -11,8 +12,8 @@ import attrs
 import trio
 
 from .._pt import Pt, open_pt
-from ..portal import LinkPortal, PortalConfig, PortalKind, PortalState, serve_endpoint
-from ._arguments import CommandFailedError, add_json, port
+from ..portal import LinkHints, LinkPortal, PortalConfig, PortalKind, PortalState, serve_endpoint
+from ._arguments import CommandFailedError, UsageError, add_json, ip_address, port
 from ._endpoints import add_endpoints, portal_config
 from ._iproute_json import JsonObject
 from ._portal_forms import evidence_as_text, state_as_json, state_as_text
@@ -38,6 +39,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("action", nargs="?", choices=("serve",), help="be an endpoint, until interrupted")
     parser.add_argument("--interface", metavar="IF", help="only by this link; the exit status is that of its state")
+    parser.add_argument(
+        "--resolver",
+        dest="resolvers",
+        action="append",
+        type=ip_address,
+        default=[],
+        metavar="ADDRESS",
+        help="with --interface: look names up there, by that link; may be given several times",
+    )
+    parser.add_argument(
+        "--api", metavar="URL", help="with --interface: the link's captive portal API (DHCP option 114)"
+    )
     add_endpoints(parser)
     parser.add_argument("--port", type=port, default=_HTTP, metavar="N", help=f"serve: listen there ({_HTTP})")
     parser.add_argument("--host", metavar="ADDRESS", help="serve: listen on this address only")
@@ -49,9 +62,30 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.action == "serve":
         trio.run(_serve, arguments.host, arguments.port)
         return ExitStatus.OK
-    asked = trio.run(_ask, portal_config(arguments, on_demand=True), arguments.interface)
+    config = attrs.evolve(portal_config(arguments, on_demand=True), hints=_hints(arguments))
+    asked = trio.run(_ask, config, arguments.interface)
     print(json.dumps(asked.as_json()) if arguments.json else asked.as_text())
     return _STATUSES[asked.state.kind]
+
+
+def _hints(arguments: argparse.Namespace) -> dict[str, LinkHints]:
+    """What was said of the link; nothing where nothing was."""
+    if not (arguments.resolvers or arguments.api):
+        return {}
+    if arguments.interface is None:
+        raise UsageError("--resolver and --api say something of one link; name it with --interface")
+    try:
+        return {_name(arguments.interface): LinkHints(api_url=arguments.api, resolvers=arguments.resolvers)}
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _name(interface: str) -> str:
+    """The name of a link that is given by name or number."""
+    try:
+        return socket.if_indextoname(int(interface))
+    except (ValueError, OSError, OverflowError):
+        return interface
 
 
 async def _serve(host: str | None, port: int) -> None:
