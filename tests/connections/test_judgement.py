@@ -15,7 +15,7 @@ import trio.testing
 from hypothesis import given, settings, strategies as st
 from trio.testing import MockClock
 
-from tests.connections.network import C1, C2, LO, NO_CARRIER
+from tests.connections.network import C1, C2, C3, LO, NO_CARRIER
 from tests.connections.test_prober import register
 from tests.connections.test_reassess import FOR_EVER, Watch, flows, standing, toggles
 from trio_routes import ConnectionRecovered, ConnectionRerouted, ConnectionSuspect
@@ -194,6 +194,44 @@ async def test_what_evidence_showed_of_one_path_is_not_believed_of_another(
     watch.network.delete_route(watch.site.default, metric=50)
     await watch.change()
     assert told_of(connection) == (Standing.SUSPECT, Verdict.CARRIER_LOST), "the same verdict, by the other link"
+
+
+async def test_the_four_paths_that_were_proven_last_are_known(
+    nursery: trio.Nursery, family: int, autojump_clock: MockClock
+) -> None:
+    watch = await started(nursery, family)
+    connection, peer = register(watch, "ack")
+    gateways = [f"10.0.1.{number}" if family == 4 else f"fe80::{number}" for number in range(101, 106)]
+    for gateway in gateways:
+        watch.network.add_route(watch.site.default, via=gateway, dev=C1, metric=100, replace=True)
+        await watch.change()
+        await trio.sleep(10)
+        assert told_of(connection) == (Standing.GOOD, Verdict.UNCHANGED)
+    assert [str(hop.gateway) for hop in connection.record.known] == gateways[:0:-1]
+    asked = len(peer.asked)
+    watch.network.add_route(watch.site.default, via=gateways[1], dev=C1, metric=100, replace=True)
+    await watch.change()
+    assert told_of(connection) == (Standing.GOOD, Verdict.UNCHANGED)
+    watch.network.add_route(watch.site.default, via=gateways[0], dev=C1, metric=100, replace=True)
+    await watch.change()
+    assert told_of(connection) == (Standing.SUSPECT, Verdict.GATEWAY_CHANGED), "the first is forgotten"
+    assert len(peer.asked) == asked
+
+
+async def test_an_address_that_went_to_another_link_is_gone_with_that(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    watch = await started(nursery, 6)
+    connection = watch.register()
+    watch.network.add_address(watch.site.s1, C3)
+    watch.network.link_is(C3)
+    await watch.change()
+    watch.network.delete_address(watch.site.s1, C1)
+    await watch.change()
+    assert told_of(connection) == (Standing.GOOD, Verdict.UNCHANGED)
+    watch.network.link_is(C3, 0)  # of an IPv6 address on a link that goes down the kernel need not speak
+    await watch.change()
+    assert told_of(connection) == (Standing.SUSPECT, Verdict.SOURCE_GONE)
 
 
 # ---- the clock ---------------------------------------------------------------------------------

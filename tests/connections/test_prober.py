@@ -498,6 +498,19 @@ async def test_after_a_long_sleep_everybody_is_asked_about(
     assert standing(deaf) is Standing.GOOD
 
 
+async def test_after_a_long_sleep_a_route_that_is_gone_is_gone_and_nobody_is_asked(
+    watch: Watch, autojump_clock: MockClock
+) -> None:
+    connection, peer = register(watch, "ack")
+    watch.reassessor.woke(3600)
+    watch.route_goes()
+    await watch.change()
+    assert (connection.verdict, connection.deadline) == (Verdict.NO_ROUTE, trio.current_time() + 10)
+    await trio.sleep(15)
+    assert standing(connection) is Standing.LOST
+    assert peer.asked == []
+
+
 async def test_a_short_sleep_makes_nobody_suspect(watch: Watch, autojump_clock: MockClock) -> None:
     connection, peer = register(watch, "silence")
     watch.reassessor.woke(599.0)
