@@ -89,6 +89,9 @@ ROWS = {
     "hijacked names": Row(
         PortalKind.PORTAL, (F.FOREIGN_BODY, F.FOREIGN_BODY, F.REFUSED), http=80, https=9002, resolver=HIJACKING
     ),
+    "hijacked names, forged answers": Row(
+        PortalKind.PORTAL, (F.PASSED, F.PASSED, F.REFUSED), https=9002, resolver=HIJACKING
+    ),
     "dead DNS": Row(PortalKind.NO_DNS, (F.NAME_SILENT, F.NAME_SILENT, F.NAME_SILENT), resolver=DEAD),
     "walled garden": Row(PortalKind.PARTIAL, (F.PASSED, F.PASSED, F.TIMEOUT), https=9001),
 }

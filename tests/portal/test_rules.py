@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 import attrs
@@ -146,6 +147,18 @@ def test_how_evidence_combines(several: list[Evidence], kind: PortalKind) -> Non
     for order in (several, several[::-1]):
         state = judge(order, 7)
         assert (state.kind, state.generation, state.evidence) == (kind, 7, tuple(order))
+
+
+def test_a_right_answer_from_where_all_names_lead_is_not_the_endpoints() -> None:
+    gateway, other = ip_address("10.0.0.1"), ip_address("10.0.0.2")
+    hijacked = attrs.evolve(seen(Finding.NAMES_HIJACKED, Question.NAMES), address=gateway)
+    forged, honest = attrs.evolve(PASSED, address=gateway), attrs.evolve(PASSED, address=other)
+    refused = attrs.evolve(seen(Finding.REFUSED, Question.HTTPS_204), address=gateway)
+    assert judge([forged, hijacked], 1).kind is PortalKind.PORTAL
+    assert judge([forged, refused, hijacked], 1).kind is PortalKind.PORTAL
+    assert judge([honest, hijacked], 1).kind is PortalKind.ONLINE
+    assert judge([forged, SECURE, hijacked], 1).kind is PortalKind.ONLINE  # nobody in between can answer so
+    assert judge([refused, hijacked], 1).kind is PortalKind.OFFLINE
 
 
 def test_the_three_results_of_the_model() -> None:

@@ -27,14 +27,16 @@ From all of one path's evidence, the first that holds:
                                                             outweighs right ones (Android and Tailscale do the same)
     3  any "secure"                               ONLINE    a filter that blocks one endpoint, or port 80, must not
                                                             make the machine look offline
-    4  any "plain", and HTTPS was asked and not   PARTIAL   half of the way is open: a garden that forges or passes the
+    4  any "plain" from the one private address   PORTAL    not the endpoint's answer: somebody gives it in its place, as
+       to which all names lead (NAMES_HIJACKED)             in CHALLENGE_FAILED. After 3, for one's own network of such
+    5  any "plain", and HTTPS was asked and not   PARTIAL   half of the way is open: a garden that forges or passes the
        answered                                             check, or a network without port 443
-    5  any "plain"                                ONLINE    HTTPS was not asked
-    6  all that was asked is "no names"           NO_DNS
-    7  any "failed" or "no names"                 OFFLINE
-    8  any "no way"                               OFFLINE
-    9  any "no link"                              NO_LINK
-    10 otherwise                                  UNKNOWN
+    6  any "plain"                                ONLINE    HTTPS was not asked
+    7  all that was asked is "no names"           NO_DNS
+    8  any "failed" or "no names"                 OFFLINE
+    9  any "no way"                               OFFLINE
+    10 any "no link"                              NO_LINK
+    11 otherwise                                  UNKNOWN
 
 Several paths (the families of a link; the links of the default path): PORTAL beats ONLINE, ONLINE beats what nobody has
 looked into yet, and that beats all that is worse; see `combine`.
@@ -214,12 +216,20 @@ def _kind_of(evidence: Sequence[Evidence]) -> PortalKind:
     if _Counts.SECURE in counts:
         return PortalKind.ONLINE
     if _Counts.PLAIN in counts:
+        if _is_forged(evidence):
+            return PortalKind.PORTAL
         return PortalKind.PARTIAL if any(map(_is_https_failure, evidence)) else PortalKind.ONLINE
     if _Counts.NO_NAMES in counts and _Counts.FAILED not in counts:
         return PortalKind.NO_DNS
     if _Counts.NO_NAMES in counts or _Counts.FAILED in counts or _Counts.NO_WAY in counts:
         return PortalKind.OFFLINE
     return PortalKind.NO_LINK if _Counts.NO_LINK in counts else PortalKind.UNKNOWN
+
+
+def _is_forged(evidence: Sequence[Evidence]) -> bool:
+    """Whether a right answer came from where all names lead."""
+    hijackers = {one.address for one in evidence if one.finding is Finding.NAMES_HIJACKED}
+    return any(_counts_as(one) is _Counts.PLAIN and one.address in hijackers for one in evidence)
 
 
 def _is_https_failure(evidence: Evidence) -> bool:
