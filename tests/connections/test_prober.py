@@ -17,6 +17,7 @@ from trio_routes.connections import Connection, Flow, Policy, ProbeAnswer, Stand
 from trio_routes.connections._connection import Record
 from trio_routes.connections._deadlines import Deadlines
 from trio_routes.connections._evidence import Reply
+from trio_routes.connections._judge import resolve
 from trio_routes.connections._prober import PACE, AnyLine, Prober
 
 LATE = 0.3  # looks are up to so far apart
@@ -396,6 +397,19 @@ async def test_broken_from_the_start_is_asked_about_though_certain(
     assert peer.asked
     if ends is Standing.GOOD:
         assert connection.verdict is Verdict.UNJUDGED
+
+
+async def test_what_went_while_it_was_connecting_is_no_reason_to_ask(watch: Watch, autojump_clock: MockClock) -> None:
+    """It has a baseline, of before `connect()`: it is not one that the model does not fit (R8, J1)."""
+    peer = Peer(watch.site.flow(), "ack")
+    before = resolve(peer.flow, watch.network)
+    watch.route_goes()
+    watch.network.take()
+    connection = watch.registry.register(peer, before=before)
+    assert connection.verdict is Verdict.NO_ROUTE
+    await trio.sleep(1.1)
+    assert standing(connection) is Standing.LOST
+    assert peer.asked == []
 
 
 async def test_a_path_that_moves_on_while_asked_settles_and_is_asked_anew(

@@ -525,6 +525,11 @@ async def test_an_acquitted_ipv6_socket_that_may_use_a_stale_route_is_asked_abou
     assert standing(connection) is Standing.SUSPECT
     await trio.sleep(2)
     assert (connection.standing, asked) == (Standing.GOOD, 2)
+    resynced = watch.network.take()
+    resynced.resynced = "what came and went meanwhile is not known"
+    watch.touch(resynced)
+    await trio.sleep(2)
+    assert (connection.standing, asked) == (Standing.GOOD, 3)
     watch.network.delete_route(watch.site.default, table=52)
     await watch.change()
     assert connection.verdict is Verdict.UNCHANGED
