@@ -234,6 +234,46 @@ async def test_an_address_that_went_to_another_link_is_gone_with_that(
     assert told_of(connection) == (Standing.SUSPECT, Verdict.SOURCE_GONE)
 
 
+async def test_a_certain_verdict_that_is_ignored_leaves_the_baseline(
+    nursery: trio.Nursery, family: int, autojump_clock: MockClock
+) -> None:
+    watch = await started(nursery, family)
+    connection = watch.register(policy=Policy(no_route=None))
+    before = connection.before
+    watch.route_goes()
+    await watch.change()
+    assert told_of(connection) == (Standing.GOOD, Verdict.NO_ROUTE)
+    assert connection.before is before
+    watch.network.add_route(watch.site.default, via=watch.site.gw2, dev=C2, metric=100)
+    await watch.change()
+    assert told_of(connection) == (Standing.SUSPECT, Verdict.EGRESS_CHANGED)
+
+
+async def test_a_doubt_after_a_long_sleep_that_is_ignored_is_over(
+    nursery: trio.Nursery, family: int, autojump_clock: MockClock
+) -> None:
+    watch = await started(nursery, family)
+    connection, peer = register(watch, "ack", policy=Policy(egress_changed=None))
+    watch.reassessor.woke(3600)
+    await trio.sleep(20)
+    watch.registry.court.judge(connection, "for no reason")
+    assert told_of(connection) == (Standing.GOOD, Verdict.UNCHANGED)
+    assert peer.asked == []
+
+
+async def test_the_cause_is_what_brought_the_verdict_and_not_what_came_after(
+    nursery: trio.Nursery, family: int, autojump_clock: MockClock
+) -> None:
+    watch = await started(nursery, family)
+    connection = watch.register()
+    watch.route_goes()
+    await watch.change()
+    watch.registry.court.judge(connection, "something else")
+    await trio.sleep(2)
+    assert connection.loss is not None
+    assert connection.loss.cause == "RTM_DELROUTE"
+
+
 # ---- the clock ---------------------------------------------------------------------------------
 
 
