@@ -398,6 +398,38 @@ async def test_advertisements_that_always_differ_ask_by_their_link_alone_and_onc
         assert here.oracle.take() == {("wlan0", 4), ("wlan0", 6)}
 
 
+@pytest.mark.parametrize("goes", ["carrier", "router"])
+async def test_what_a_router_said_is_forgotten_with_the_carrier_or_the_way_by_that_router(
+    goes: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    known: list[int] = []
+
+    async def own(way: Way) -> Evidence:
+        await trio.lowlevel.checkpoint()
+        if (way.device, way.family) == ("eth0", 6):
+            known.append(len(way.resolvers))
+        return Evidence(question=Question.OWN, finding=Finding.PASSED)
+
+    async with FakeKernel() as kernel:
+        eth0 = kernel.add_link("eth0")
+        eth0.add_address("2001:db8::2/64")
+        kernel.add_route("::/0", via="fe80::1", device="eth0", metric=1)
+        kernel.add_route("::/0", via="fe80::2", device="eth0", metric=7)
+        async with open_pt(kernel=kernel, portal=PortalConfig(endpoints=(), probes=[own])) as pt:
+            await trio.sleep(1)
+            pt._engine.detector.advertised(resolver_advertised(eth0, 1))
+            await trio.sleep(2)
+            assert known == [0, 1]
+            if goes == "carrier":
+                eth0.set_carrier(False)
+                await trio.sleep(1)
+                eth0.set_carrier(True)
+            else:
+                kernel.delete_route("::/0", via="fe80::1", device="eth0", metric=1)
+            await trio.sleep(2)
+            assert known == [0, 1, 0]
+
+
 async def test_a_literal_endpoint_needs_only_a_route_to_itself(autojump_clock: trio.testing.MockClock) -> None:
     async with FakeKernel() as kernel:
         kernel.add_link("eth0").add_address("10.0.2.2/24")

@@ -154,7 +154,11 @@ class Detector:
 
     def advertised(self, option: NdUserOption) -> None:
         """Take an option of a router advertisement in. Not a checkpoint."""
-        if self._advertised.take(option, trio.current_time()) and self._enabled:
+        news = self._advertised.take(option, trio.current_time())
+        prospect = self._prospects.get((option.ifindex, 6))
+        if news and prospect is not None:  # the route by that router may have been there before its words
+            self._advertised.led_by(option.ifindex, prospect.gateways)
+        if news and self._enabled:
             for path, pursuit in self._pursuits.items():
                 if path[0] == option.ifindex:
                     pursuit.ask(after=ADVERTISED_SECONDS)
