@@ -274,6 +274,55 @@ async def test_the_cause_is_what_brought_the_verdict_and_not_what_came_after(
     assert connection.loss.cause == "RTM_DELROUTE"
 
 
+async def test_broken_from_the_start_and_then_proven_by_another_path_it_is_judged_on(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    watch = await started(nursery, 6)  # for IPv4 there is no way at all without the source
+    watch.network.delete_address(watch.site.s1, C1)
+    watch.network.take()
+    connection, _ = register(watch, "ack")
+    assert told_of(connection) == (Standing.SUSPECT, Verdict.SOURCE_GONE)
+    watch.network.add_address(watch.site.s1, C1)
+    watch.network.add_route(watch.site.default, via=watch.site.gw2, dev=C2, metric=50)
+    await watch.change()
+    assert told_of(connection) == (Standing.SUSPECT, Verdict.EGRESS_CHANGED)
+    await trio.sleep(10)
+    assert told_of(connection) == (Standing.GOOD, Verdict.UNCHANGED)
+
+
+async def test_an_answer_is_taken_only_while_it_is_about_the_path_of_now(
+    nursery: trio.Nursery, family: int, autojump_clock: MockClock
+) -> None:
+    watch = await started(nursery, family)
+    connection, _ = register(watch, "silence")
+    watch.gateway_moves()
+    await watch.change()
+    await trio.sleep(2)  # it is being asked about
+    watch.network.add_route(watch.site.default, via=watch.site.gw2, dev=C2, metric=50)
+    watch.registry.court.touch(watch.network.take())
+    watch.registry.clerk.answered(connection, accepted=True, by="the test")
+    assert told_of(connection) == (Standing.SUSPECT, Verdict.EGRESS_CHANGED)
+    assert watch.told == [ConnectionSuspect], "and it never was anything else"
+
+
+async def test_a_no_while_the_tables_are_read_anew_ends_nobody_before_they_are_whole(
+    nursery: trio.Nursery, family: int, autojump_clock: MockClock
+) -> None:
+    watch = await started(nursery, family)
+    connection, _ = register(watch, "silence")
+    watch.gateway_moves()
+    await watch.change()
+    await trio.sleep(2)  # it is being asked about
+    watch.network.resyncing = True
+    watch.registry.clerk.answered(connection, accepted=False, by="the test")
+    await trio.sleep(60)
+    assert standing(connection) is Standing.SUSPECT
+    watch.network.resyncing = False
+    watch.network.link_is(LO, 0)
+    await watch.change()
+    assert standing(connection) is Standing.LOST, "nobody has answered since"
+
+
 # ---- the clock ---------------------------------------------------------------------------------
 
 
