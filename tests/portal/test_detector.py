@@ -106,8 +106,10 @@ async def test_online_is_found_at_the_start_and_then_nothing_is_sent_any_more(
     async with detecting(says(ONLINE)) as pt:
         await pt.detector.wait_online()
         assert trio.current_time() == 0
+        resolved = list(pt.network.resolved)
         await trio.sleep(HOUR)
         assert pt.network.times == [0.0]
+        assert pt.network.resolved == resolved  # no name either
         assert pt.told == [(PortalKind.UNKNOWN, PortalKind.ONLINE)]
 
 
@@ -188,6 +190,7 @@ async def test_a_trigger_in_the_midst_of_a_run_restarts_it_for_the_new_network(
         await pt.detector.wait_online()
         assert trio.current_time() == pytest.approx(1 + SETTLE_SECONDS)
         assert pt.detector.state.generation == 6
+        assert {one.generation for one in pt.detector.state.evidence} == {6}
         assert pt.told == [(PortalKind.UNKNOWN, PortalKind.ONLINE)]
         assert await pt.network.all_closed()
 

@@ -292,6 +292,10 @@ async def test_a_tunnel_is_not_probed_and_the_default_path_through_it_is_asked_u
         (wg0,) = (link for link in here.pt.portal.links.values() if link.name == "wg0")
         assert wg0.families[4].evidence[0].finding is Finding.NOT_PROBED
         assert here.pt.portal.state.kind is PortalKind.ONLINE
+        here.kernel.delete_route("0.0.0.0/0", via="10.9.0.1", device="wg0", metric=1)
+        await trio.sleep(HOUR)
+        await here.pt.portal.check()
+        assert here.oracle.take() == {("wlan0", 4), ("wlan0", 6), ("eth0", 4)}  # and nobody unbound any more
 
 
 async def test_without_per_link_only_the_default_path_is_asked(autojump_clock: trio.testing.MockClock) -> None:
