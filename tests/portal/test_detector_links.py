@@ -463,6 +463,14 @@ async def test_a_session_that_ends_is_told_in_time_and_looked_at_again(
             assert event.state.expires_at == pytest.approx(600)
             assert event.state.kind is PortalKind.ONLINE
             assert len(oracle.asked) > asked
+            oracle.capport = Capport(captive=False, seconds_remaining=50.0)
+            await here.pt.portal.check()
+            others = await all_of(events)  # each path once, however often it is looked at
+            assert sorted((one.ifindex, one.family) for one in (event, *others) if isinstance(one, PortalExpiring)) == [
+                (here.wlan0.ifindex, 4),
+                (here.wlan0.ifindex, 6),
+                (here.eth0.ifindex, 4),
+            ]
             oracle.capport, oracle.kinds = None, {"wlan0": Finding.REDIRECT, "eth0": Finding.REDIRECT}
             await trio.sleep_until(600 + SETTLED + 0.5)
             assert here.pt.portal.state.kind is PortalKind.PORTAL
