@@ -70,9 +70,8 @@ class Asker:
         self._wire = self._kernel.open_netlink()
         self._buffer = bytearray(16384)
 
-    def ask(self, random: Random, cache: Cache) -> Asked:
-        """Ask one random question."""
-        question = self._question(random, cache)
+    def ask(self, question: Question, cache: Cache) -> Asked:
+        """Ask one question."""
         number, body = self._of_kernel(question)
         mine = cache.lookup(
             question.destination,
@@ -91,7 +90,8 @@ class Asker:
             wrong=f"IPv{question.destination.version} lookup: {wrong}\n    {question}\n    cache  {mine!r}\n    kernel {number} {body}"
         )
 
-    def _question(self, random: Random, cache: Cache) -> Question:
+    def choose(self, random: Random, cache: Cache) -> Question:
+        """Choose a question at random."""
         destination = random.choice(_DESTINATIONS)
         source: IPAddress | None = None
         if random.random() < 0.4:
