@@ -7,6 +7,7 @@ fails with ``TRIO_ROUTES_REQUIRE_LAB=1`` in the environment, as in CI, where a s
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Literal
@@ -23,6 +24,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # are started later and inherit the rights.
     with suppress(testing.LabUnavailable):  # Lab.unavailable() keeps the reason for the tests that need the lab
         testing.become_lab_root()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # As in a background job of a script's shell. Tests press Ctrl-C, here and in programs that would inherit this.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
