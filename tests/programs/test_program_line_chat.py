@@ -43,18 +43,21 @@ class Room:
     """The server's side; it knows nothing of routes, but that a member's stream may break."""
 
     def __init__(self) -> None:
-        self.members: set[trio.SocketStream] = set()
+        # Two members may speak at once, and a stream takes one sender at a time.
+        self.members: dict[trio.SocketStream, trio.Lock] = {}
 
     async def member(self, stream: trio.SocketStream) -> None:
-        self.members.add(stream)
+        self.members[stream] = trio.Lock()
         try:
             async for line in Lines(stream):
-                for other in self.members - {stream}:
-                    await other.send_all(f"{line}\n".encode())
+                for other, turn in list(self.members.items()):
+                    if other is not stream:
+                        async with turn:
+                            await other.send_all(f"{line}\n".encode())
         except trio.BrokenResourceError:
             pass
         finally:
-            self.members.discard(stream)
+            del self.members[stream]
 
 
 class Chatter:
