@@ -76,8 +76,11 @@ $(LINT): $(INPUTS)
 demo: $(DEMO)
 	@$(VENV)/bin/trio-routes demo $(ARGS)
 
+# Two files at a time, since most tests wait for the kernel: half the time. PARALLEL= for one after the other.
+PARALLEL ?= --numprocesses 2 --dist loadfile
+
 test: $(TEST)
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest $(PARALLEL) $(ARGS)
 
 # Both families and both sides; `make test` plays one of each situation. Nothing to play on is a failure here. The first
 # test waits for all that are played: minutes, on a machine that is busy otherwise.

@@ -126,8 +126,9 @@ async def test_fifty_labs_leave_no_descriptor_and_no_thread() -> None:
     before, threads = descriptors(), threading.active_count()
     for _ in range(50):
         await one_lab()
-    assert len(descriptors()) == len(before), set(descriptors().items()) - set(before.items())
-    assert threading.active_count() == threads
+    # Fewer is well: what an earlier test of this process has left behind may have been closed since.
+    assert len(descriptors()) <= len(before), set(descriptors().items()) - set(before.items())
+    assert threading.active_count() <= threads
 
 
 async def test_nat_and_processes_leave_no_descriptor() -> None:
