@@ -125,6 +125,24 @@ async def test_an_upload_that_nobody_takes_fails_when_its_route_is_lost(
         assert isinstance(caught.value, RouteLostError)
 
 
+async def test_a_loss_while_the_headers_are_sent_is_a_write_error(
+    library: Generation, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    async def deaf(stream: trio.abc.Stream) -> None:
+        secure = trio.SSLStream(stream, SERVER_TLS, server_side=True)
+        await secure.do_handshake()
+        await trio.sleep_forever()
+
+    # By HTTP/2: an HTTP/1.1 request that cannot be sent is followed by reading what the server said meanwhile.
+    async with open_world() as world, client_of(library, world, HttpServer(), "HTTP/2") as client:
+        world.kernel.listen(SERVER, 443, deaf)
+        nursery.start_soon(world.lose_route_soon)
+        with pytest.raises(library.write_error) as caught:
+            await client.get("/", headers={"cookie": "0" * 4_000_000})
+        assert isinstance(caught.value, RouteLostError)
+        assert isinstance(caught.value.__cause__, RouteLostError)
+
+
 async def test_a_loss_during_the_tls_handshake_is_a_connect_error(
     library: Generation, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:

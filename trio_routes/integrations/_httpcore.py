@@ -9,7 +9,7 @@ import httpcore
 
 from .._errors import NoRouteError, RouteLostError
 from ..connections import GuardedStream
-from ._network import Errors, NetworkBackend, NetworkStream, opener
+from ._network import Errors, NetworkBackend, NetworkStream
 from ._pooled import GuardedConnection
 
 
@@ -72,20 +72,10 @@ class GuardedBackend(NetworkBackend[_Stream], httpcore.AsyncNetworkBackend):
 
 
 @final
-class _Connection(GuardedConnection, httpcore.AsyncConnectionInterface):
-    def __init__(self, inner: httpcore.AsyncConnectionInterface) -> None:
-        super().__init__(inner)
-        self._inner = inner
-
-    async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
-        token = opener.set(self)
-        try:
-            return await self._inner.handle_async_request(request)
-        finally:
-            opener.reset(token)
-
-    def can_handle_request(self, origin: httpcore.Origin) -> bool:
-        return self._inner.can_handle_request(origin)
+class _Connection(
+    GuardedConnection[httpcore.Request, httpcore.Response, httpcore.Origin], httpcore.AsyncConnectionInterface
+):
+    """Has all its methods from the first; the second says what it is."""
 
 
 class GuardedConnectionPool(httpcore.AsyncConnectionPool):

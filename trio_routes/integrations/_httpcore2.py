@@ -9,7 +9,7 @@ import httpcore2
 
 from .._errors import NoRouteError, RouteLostError
 from ..connections import GuardedStream
-from ._network import Errors, NetworkBackend, NetworkStream, opener
+from ._network import Errors, NetworkBackend, NetworkStream
 from ._pooled import GuardedConnection
 
 
@@ -72,20 +72,12 @@ class GuardedBackend(NetworkBackend[_Stream], httpcore2.AsyncNetworkBackend):
 
 
 @final
-class _Connection(GuardedConnection, httpcore2.AsyncConnectionInterface):
+class _Connection(
+    GuardedConnection[httpcore2.Request, httpcore2.Response, httpcore2.Origin], httpcore2.AsyncConnectionInterface
+):
     def __init__(self, inner: httpcore2.AsyncConnectionInterface) -> None:
         super().__init__(inner)
         self._inner = inner
-
-    async def handle_async_request(self, request: httpcore2.Request) -> httpcore2.Response:
-        token = opener.set(self)
-        try:
-            return await self._inner.handle_async_request(request)
-        finally:
-            opener.reset(token)
-
-    def can_handle_request(self, origin: httpcore2.Origin) -> bool:
-        return self._inner.can_handle_request(origin)
 
     def is_connected(self) -> bool:
         return self._inner.is_connected()

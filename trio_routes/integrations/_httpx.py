@@ -1,18 +1,12 @@
-"""A transport for httpx's AsyncClient, over guarded streams.
+"""httpx's names for `_transport`: a transport for its AsyncClient, over guarded streams.
 
-Errors on their way up, for a route that is lost while a response is read:
-
-    RouteLostError            the guarded stream
-    ..httpcore.ReadError      subclass of both, by the network backend; the pool strips its cause
-    ..httpx.ReadError         subclass of both, here; its cause is the one before
-
-_httpx2.py is this file with the other generation's names; a test holds the two against each other.
+`_httpx2` is this text with the other generation's names; a test holds the two against each other.
 """
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TypedDict, Unpack, final
 
 import httpcore
@@ -23,30 +17,32 @@ from .._pt import Pt
 from ..connections import ConnectOptions
 from ._httpcore import GuardedBackend, GuardedConnectionPool
 from ._network import SocketOption
+from ._transport import refuse_unknown, told
 
 
-class RouteLostReadError(httpx.ReadError, RouteLostError):
+class _LossError(httpx.RequestError, RouteLostError):
+    def __init__(self, error: RouteLostError, request: httpx.Request) -> None:
+        RouteLostError.__init__(self, error.connection, error.loss)
+        self.request = request
+
+
+class RouteLostReadError(_LossError, httpx.ReadError):
     """The route was lost while a response was awaited or read; `loss` says how."""
 
-    def __init__(self, error: RouteLostError, request: httpx.Request) -> None:
-        RouteLostError.__init__(self, error.connection, error.loss)
-        self.request = request
 
-
-class RouteLostWriteError(httpx.WriteError, RouteLostError):
+class RouteLostWriteError(_LossError, httpx.WriteError):
     """The route was lost while a request was sent; `loss` says how."""
 
-    def __init__(self, error: RouteLostError, request: httpx.Request) -> None:
-        RouteLostError.__init__(self, error.connection, error.loss)
-        self.request = request
 
-
-class RouteLostConnectError(httpx.ConnectError, RouteLostError):
+class RouteLostConnectError(_LossError, httpx.ConnectError):
     """The route was lost during the TLS handshake; `loss` says how."""
 
-    def __init__(self, error: RouteLostError, request: httpx.Request) -> None:
-        RouteLostError.__init__(self, error.connection, error.loss)
-        self.request = request
+
+_ERRORS: dict[type[httpx.NetworkError], Callable[[RouteLostError, httpx.Request], httpx.NetworkError]] = {
+    httpx.ReadError: RouteLostReadError,
+    httpx.WriteError: RouteLostWriteError,
+    httpx.ConnectError: RouteLostConnectError,
+}
 
 
 class TransportOptions(TypedDict, total=False):
@@ -108,9 +104,7 @@ class GuardedTransport(httpx.AsyncHTTPTransport):
         Raises:
           TypeError: There is no such option.
         """
-        unknown = options.keys() - TransportOptions.__annotations__.keys()
-        if unknown:  # or they would be ignored: nothing below has to know of them
-            raise TypeError(f"GuardedTransport() has no option {', '.join(sorted(unknown))}")
+        refuse_unknown(options, TransportOptions.__annotations__)
         limits = options.get("limits", httpx.Limits(max_connections=100, max_keepalive_connections=20))
         # Not super().__init__(): all it does is make a pool, and it takes neither a pool nor a network backend.
         self._pool = GuardedConnectionPool(
@@ -140,7 +134,7 @@ class GuardedTransport(httpx.AsyncHTTPTransport):
         try:
             response = await super().handle_async_request(request)
         except httpx.NetworkError as error:
-            raise _told(error, request) from error.__cause__
+            raise told(error, request, _ERRORS) from error.__cause__
         assert isinstance(response.stream, httpx.AsyncByteStream)
         response.stream = _Body(response.stream, request)
         return response
@@ -159,22 +153,10 @@ class _Body(httpx.AsyncByteStream):
             async for part in self._inner:
                 yield part
         except httpx.NetworkError as error:
-            raise _told(error, self._request) from error.__cause__
+            raise told(error, self._request, _ERRORS) from error.__cause__
 
     async def aclose(self) -> None:
         await self._inner.aclose()
-
-
-def _told(error: httpx.NetworkError, request: httpx.Request) -> httpx.NetworkError:
-    """The error to raise in the place of httpx's own: one that tells of the loss, where it was that."""
-    lost = error.__cause__
-    if not isinstance(lost, RouteLostError):
-        return error
-    if isinstance(error, httpx.ReadError):
-        return RouteLostReadError(lost, request)
-    if isinstance(error, httpx.WriteError):
-        return RouteLostWriteError(lost, request)
-    return RouteLostConnectError(lost, request)
 
 
 def _proxy(given: httpx.Proxy | httpx.URL | str | None) -> httpcore.Proxy | None:

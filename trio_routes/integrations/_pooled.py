@@ -13,14 +13,22 @@ make another: a request would hang where it need not. A new connection costs a r
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from ..connections import Connection, Standing
+from ._network import opener
+
+# A library's own: its request, its response, and the scheme, host and port that a connection is for.
+_Request_contra = TypeVar("_Request_contra", contravariant=True)
+_Response_co = TypeVar("_Response_co", covariant=True)
+_Origin_contra = TypeVar("_Origin_contra", contravariant=True)
 
 
-class Pooled(Protocol):
+class Pooled(Protocol[_Request_contra, _Response_co, _Origin_contra]):
     """What the pools ask their connections, of both generations alike."""
 
+    async def handle_async_request(self, request: _Request_contra) -> _Response_co: ...
+    def can_handle_request(self, origin: _Origin_contra) -> bool: ...
     async def aclose(self) -> None: ...
     def info(self) -> str: ...
     def is_available(self) -> bool: ...
@@ -29,20 +37,32 @@ class Pooled(Protocol):
     def is_closed(self) -> bool: ...
 
 
-class GuardedConnection:
+class GuardedConnection(Generic[_Request_contra, _Response_co, _Origin_contra]):
     """A pooled connection, and the standing of the path that it lives by.
 
     Attributes:
       connection: The registry's record; None until it is connected.
     """
 
-    def __init__(self, inner: Pooled) -> None:
+    def __init__(self, inner: Pooled[_Request_contra, _Response_co, _Origin_contra]) -> None:
         self._pooled = inner
         self.connection: Connection | None = None
 
     def opened(self, connection: Connection) -> None:
         """Learn by which connection it lives; through a proxy, that to the proxy."""
         self.connection = connection
+
+    async def handle_async_request(self, request: _Request_contra) -> _Response_co:
+        """Send a request, for the pool, and connect first if need be. A checkpoint."""
+        token = opener.set(self)
+        try:
+            return await self._pooled.handle_async_request(request)
+        finally:
+            opener.reset(token)
+
+    def can_handle_request(self, origin: _Origin_contra) -> bool:
+        """Whether it leads there."""
+        return self._pooled.can_handle_request(origin)
 
     async def aclose(self) -> None:
         """Close it, for the pool."""
