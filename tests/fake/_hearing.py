@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Final, TypeAlias
@@ -169,8 +168,3 @@ class Hearing:
         if isinstance(address, IPv6Address) and address in LINK_LOCAL and address != LINK_LOCAL.network_address:
             return f"fe80::{self._names.get(ifindex, ifindex)}"
         return str(address)
-
-
-def is_overflow(error: OSError) -> bool:
-    """Whether the socket says that it lost something."""
-    return error.errno == errno.ENOBUFS
