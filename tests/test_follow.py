@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
 import math
 from collections.abc import AsyncIterator, Callable
@@ -15,8 +16,9 @@ import trio
 from trio.testing import MockClock
 
 from tests._followed import LINKS, ROUTES4, ROUTES6, A, B, C, D, Followed, prefixes, route
+from tests._scripted_socket import PORT
 from trio_routes import KernelRefusedError
-from trio_routes._follow import AUDIT_SMALL, PASSES, SECOND_LOOK
+from trio_routes._follow import AUDIT_SMALL, DUMP_TURN, PASSES, SECOND_LOOK
 from trio_routes._pace import FIRST_RETRY, LAST_RETRY, Pace
 from trio_routes._subscription import GROUPS, REQUESTS
 from trio_routes.netlink import (
@@ -28,7 +30,9 @@ from trio_routes.netlink import (
     MessageType,
     NextHop,
     RouteBody,
+    build_message,
     encode_link,
+    encode_route,
 )
 from trio_routes.netlink._route import RouteMessage
 from trio_routes.routing import FOUND_BY_DUMP, Outcome, Part, _changes, _settling_routes, _tables
@@ -616,6 +620,40 @@ async def test_a_flood_leaves_the_loop_to_others_between_batches(autojump_clock:
         await trio.lowlevel.checkpoint()
         turns += 1
     assert turns >= 4000 // 256
+
+
+@pytest.mark.parametrize(("seconds_of_each", "parts_of_a_turn"), [(0.0, 5), (0.6 * DUMP_TURN, 2), (1.0, 1)])
+async def test_a_turn_of_the_loop_takes_as_much_of_a_dump_as_there_is_time_for(
+    autojump_clock: MockClock,
+    followed: Followed,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds_of_each: float,
+    parts_of_a_turn: int,
+) -> None:
+    calls = itertools.count()
+    monkeypatch.setattr("trio_routes._follow.perf_counter", lambda: next(calls) * seconds_of_each)
+
+    def many_parts(kind: int, family: int) -> None:
+        for part in range(6 if (kind, family) == ROUTES4 else 0):
+            routes = [RouteMessage(A.body, (11 << 24) + (part << 18) + (number << 8)) for number in range(600)]
+            sequence = len(followed.wire.sent)
+            messages = [
+                build_message(MessageType.RTM_NEWROUTE, 2, sequence, encode_route(each), PORT) for each in routes
+            ]
+            followed.wire.push(b"".join(messages))
+
+    followed.wire.meanwhile = many_parts  # the first comes with what is no part of the dump, and is a turn's last
+    step, read = followed.follower.step, [0]
+
+    def counting_step() -> bool:
+        more = step()
+        read.append(followed.statistics.routes_read)
+        return more
+
+    monkeypatch.setattr(followed.follower, "step", counting_step)
+    await followed.start()
+    turns = [(after - before) // 600 for before, after in pairwise(read) if after > before]
+    assert sum(turns) == 6 and max(turns) == parts_of_a_turn
 
 
 async def test_what_is_pending_is_applied_at_once_and_bounded(autojump_clock: MockClock, followed: Followed) -> None:

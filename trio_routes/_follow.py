@@ -38,6 +38,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
+from time import perf_counter
 
 import attrs
 import trio
@@ -49,7 +50,7 @@ from ._pace import Pace
 from ._selfcheck import SelfCheck
 from ._selfcheck_answers import Question
 from ._subscription import GROUPS, REQUESTS
-from .netlink import Channel, ErrorMessage, NdUserOption, Request
+from .netlink import Channel, ErrorMessage, NdUserOption, Received, Request
 from .routing import EVERYTHING, NO_DOUBTS, Cache, ChangeBatch, Doubts, Part, Staging, portions
 
 log = logging.getLogger("trio_routes")
@@ -59,6 +60,8 @@ _NOTHING_THERE = (errno.EOPNOTSUPP, errno.EAFNOSUPPORT)
 
 # Dumps of one part in a row that may leave something doubtful, before the tables are given time to calm down.
 PASSES = 8
+# Seconds of a turn of the loop that go into a dump, if there is so much of it; a turn by itself takes 0.05 ms.
+DUMP_TURN = 0.001
 # Seconds between audits; small tables are cheap to compare.
 AUDIT_SMALL, AUDIT_LARGE, SMALL_TABLE = 60.0, 600.0, 1_000
 # Seconds after which what an audit found different is dumped again. A lost carrier is announced up to 1 s late.
@@ -206,17 +209,10 @@ class Follower:
 
     def step(self) -> bool:
         """Apply what is waiting, publish what it changed; returns whether there may be more waiting."""
-        received = self._channel.receive()
-        self._before_changes()
-        if received.lost:
-            self._lost(received.lost)
-        for reply_to, data in received.datagrams:
-            if not reply_to:
-                self._take_notification(data)
-            elif self._dump is not None and reply_to == self._dump.sequence:
-                self._take_dump(self._dump, data)
-            else:
-                self.self_check.hear(reply_to, data)
+        until = perf_counter() + DUMP_TURN
+        received = self._receive()
+        while self._is_mere_dump(received) and perf_counter() < until:
+            received = self._receive()
         self._go_on_settling()
         now = self._clock()
         self._look_at_the_clock(now)
@@ -228,6 +224,28 @@ class Follower:
         if self._why is None and not self._unpublished and self.self_check.turn(now):
             self._lost("a lookup differs from the kernel's answer")
         return received.more
+
+    def _receive(self) -> Received:
+        """Take a batch from the channel, and it in."""
+        received = self._channel.receive()
+        self._before_changes()
+        if received.lost:
+            self._lost(received.lost)
+        for reply_to, data in received.datagrams:
+            if not reply_to:
+                self._take_notification(data)
+            elif self._dump is not None and reply_to == self._dump.sequence:
+                self._take_dump(self._dump, data)
+            else:
+                self.self_check.hear(reply_to, data)
+        return received
+
+    def _is_mere_dump(self, received: Received) -> bool:
+        """Whether a batch was nothing but parts of a dump that goes on, so that there is nothing to do but to read on."""
+        dump = self._dump
+        return (
+            dump is not None and bool(received.datagrams) and all(to == dump.sequence for to, _ in received.datagrams)
+        )
 
     def apply_pending(self) -> None:
         """Apply everything that the kernel has said so far. Not a checkpoint; bounded."""

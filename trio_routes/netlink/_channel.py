@@ -36,13 +36,13 @@ log = logging.getLogger("trio_routes")
 # The kernel's dump skbs top out at 32 KiB; twice that never truncates one.
 READ_SIZE = 64 * 1024
 # A batch: what is handed on at once, short enough to leave the loop to others. A full part of a dump has 32 KiB and
-# some 500 routes, which take a quarter of a millisecond; a turn of the loop takes a tenth. Three of them are a batch.
+# some 500 routes, which take a quarter of a millisecond, and several where dicts grow: it is a batch by itself.
 BATCH_DATAGRAMS = 256
-BATCH_OCTETS = 95 * 1024
+BATCH_OCTETS = 31 * 1024
 # To read a notification takes a quarter of the time that it takes to apply it, and a process that changes
 # routes is faster than who applies them. The kernel's buffer holds some 20 000, so many are read in a turn,
 # few are handed on while there are more to read, and the others wait here: 32 MiB are some 230 000. Of a
-# dump no more is read here in a turn than one part, which takes the kernel as long.
+# dump no more is read in a turn than is handed on: one part.
 READ_DATAGRAMS = 512
 READ_OCTETS = 128 * 1024
 FEW_DATAGRAMS = 64

@@ -1,13 +1,13 @@
 """Where the prefixes of one table and length are kept, and how an address finds the longest that covers it.
 
 A dict that grows is copied, 3.5 ms at 87 000 entries and twice that at each doubling, and everybody
-waits. So a length with more than `SPLIT` prefixes is split for good into 32 dicts, by five bits of
+waits. So a length with more than `SPLIT` prefixes is split for good into 128 dicts, by seven bits of
 the destination that all prefixes of this length or a longer one have:
 
-    IPv4   bits 11 to 15   lengths from /16 on; of a shorter one there are at most 32 768 prefixes
-    IPv6   bits 43 to 47   lengths from /48 on; of a shorter one even a full Internet table has fewer
+    IPv4   bits 9 to 15    lengths from /16 on; of a shorter one there are at most 32 768 prefixes
+    IPv6   bits 41 to 47   lengths from /48 on; of a shorter one even a full Internet table has fewer
 
-    a table: 32 lists of (mask, dict), the longest prefix first
+    a table: 128 lists of (mask, dict), the longest prefix first
 
         bucket 0    (/32, dict) (/24, dict 0) (/8, dict)       a search shifts the address, takes one of
         bucket 1    (/32, same) (/24, dict 1) (/8, same)       the lists, and goes through that: for it a
@@ -19,7 +19,7 @@ those bits (all the addresses of one /16) are in one dict still, which then grow
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set as AbstractSet
+from collections.abc import Sequence, Set as AbstractSet
 from typing import NamedTuple, Protocol, TypeAlias
 
 import attrs
@@ -31,7 +31,7 @@ Nodes: TypeAlias = dict[int, int]
 # (mask, nodes) for each prefix length, the longest first.
 Bucket: TypeAlias = list[tuple[int, Nodes]]
 
-BUCKETS = 32
+BUCKETS = 128
 BUCKET = BUCKETS - 1
 """The bits of a bucket's number."""
 
@@ -87,28 +87,6 @@ class Place:
         for destination, number in nodes.items():
             by_bucket[destination >> shift & bucket][destination] = number
         self.is_split = True
-
-
-def finder(search: Search) -> Callable[[int], Node | None]:
-    """Build the function that finds the node of the longest prefix for an address; good until the tables change."""
-    shift, buckets, known = search
-    only = buckets[0]
-
-    def find(address: int) -> Node | None:
-        for mask, nodes in only:
-            number = nodes.get(address & mask)
-            if number is not None:
-                return known[number]
-        return None
-
-    def find_in_bucket(address: int) -> Node | None:
-        for mask, nodes in buckets[address >> shift & BUCKET]:
-            number = nodes.get(address & mask)
-            if number is not None:
-                return known[number]
-        return None
-
-    return find if all(bucket is only for bucket in buckets) else find_in_bucket
 
 
 def held(place: Place, numbers: AbstractSet[int]) -> list[int]:
