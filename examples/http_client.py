@@ -45,13 +45,17 @@ async def poll(pt: trio_routes.Pt, address: str, answers: int) -> None:
                 say("back:")
 
 
-async def serve(network: testing.TwoUplinks, requests: list[bytes], stream: trio.SocketStream) -> None:
+async def serve(
+    pt: trio_routes.Pt, network: testing.TwoUplinks, requests: list[bytes], stream: trio.SocketStream
+) -> None:
     with suppress(trio.BrokenResourceError):
         async for request in stream:  # in one piece, which will do here
             requests.append(bytes(request))
             if len(requests) == 4:
-                network.device.delete_route("default", via=network.wifi_gateways[4])
-                await trio.sleep(1.5)
+                with pt.subscribe(trio_routes.ConnectionLost) as losses:
+                    network.device.delete_route("default", via=network.wifi_gateways[4])
+                    await losses.receive()
+                await trio.sleep(0.5)
                 network.device.add_route("default", via=network.lte_gateways[4])
                 return
             body = b"number %d" % len(requests)
@@ -62,9 +66,9 @@ async def main() -> None:
     testing.become_lab_root()
     async with testing.Lab() as lab, trio.open_nursery() as nursery:
         network = lab.two_uplinks()
-        handler = partial(serve, network, list[bytes]())
-        nursery.start_soon(partial(trio.serve_listeners, handler, network.server.listen(80)))
         async with trio_routes.open_pt(netns=network.device.netns) as pt:
+            handler = partial(serve, pt, network, list[bytes]())
+            nursery.start_soon(partial(trio.serve_listeners, handler, network.server.listen(80)))
             await poll(pt, network.server_addresses[4], answers=6)
         nursery.cancel_scope.cancel()
     print("done")

@@ -46,18 +46,18 @@ class Subscriber:
                     self.seen = int(await websocket.recv())
                     self._say(f"number: {self.seen}")
                     if self.seen == 3:
-                        self.nursery.start_soon(change_networks, self.network)
+                        self.network.device.delete_route("default", via=self.network.wifi_gateways[4])
         except ConnectionClosed as error:
             self._say(f"lost: {error.__cause__}")
+            self.nursery.start_soon(come_by_lte, self.network)
             raise  # for which keep_connected() goes round again: it finds the loss in it
 
     def _say(self, what: str) -> None:
         print(f"{trio.current_time() - self.began:.2f} s {what}")
 
 
-async def change_networks(network: testing.TwoUplinks) -> None:
-    network.device.delete_route("default", via=network.wifi_gateways[4])
-    await trio.sleep(1.5)
+async def come_by_lte(network: testing.TwoUplinks) -> None:
+    await trio.sleep(0.5)
     network.device.add_route("default", via=network.lte_gateways[4])
 
 

@@ -509,9 +509,8 @@ async def on_every_way_out(play: Play) -> None:
     with world.pt.guard(bare):
         guarded.near._release()
         move_to_lte(play)
-        for pair in (left, closed):
+        for pair in (left, closed, guarded):
             await play.asking(pair)
-        await trio.sleep(0.1)
         left.near._release()
         assert options_of(left) == saved, "at once"
         await closed.near.aclose()

@@ -14,7 +14,7 @@ from websockets.trio.client import connect
 
 from tests.integrations._http import certify
 from tests.integrations._websocket import NumberServer
-from trio_routes import GuardedStream, Policy, Pt, open_pt
+from trio_routes import ConnectionLost, GuardedStream, Policy, Pt, open_pt
 from trio_routes.integrations.trio_websocket import open_websocket_url
 from trio_routes.testing import Lab
 
@@ -85,8 +85,9 @@ async def test_a_subscriber_gets_every_message_once_over_as_many_connections_as_
                 handler = partial(subscription, subscriber)
                 tasks.start_soon(pt.keep_connected, handler, ADDRESS, 443 if tls else 80)
                 await subscriber.enough.wait()
-                net.device.delete_route("default", via=net.wifi_gateways[4])
-                await trio.sleep(0.5)  # past the wait: the route comes back to a subscriber that has lost it
+                with pt.subscribe(ConnectionLost) as losses:
+                    net.device.delete_route("default", via=net.wifi_gateways[4])
+                    await losses.receive()
                 net.device.add_route("default", via=net.lte_gateways[4])
     assert subscriber.seen == [str(number) for number in range(1, 31)]
     assert len(server.subscriptions) == 2
