@@ -17,8 +17,9 @@ from typing import NamedTuple, TypeAlias
 
 from ..netlink import AF_INET, RouteBody
 from ._book import Book
+from ._finder import Find, finder
 from ._nodes import Node, bodies
-from ._places import BUCKET, BUCKETS, Bucket, Nodes, Place, Search, finder, held
+from ._places import BUCKET, BUCKETS, Bucket, Nodes, Place, Search, held
 from ._values import Route
 
 # (table, prefix length, destination)
@@ -73,7 +74,7 @@ class RouteTables:
         self._book = Book()
         self._places: dict[tuple[int, int], Place] = {}
         self._buckets: dict[int, list[Bucket]] = {}
-        self._finders: dict[int, Callable[[int], Node | None]] = {}
+        self._finders: dict[int, Find] = {}
         self._no_buckets: list[Bucket] = [[]] * BUCKETS
         # While a dump comes in: the numbers that must not be taken by other nodes, and what became of two in one prefix.
         self._pinned: list[int] = []
@@ -150,11 +151,10 @@ class RouteTables:
         """What the longest-prefix search goes through in one table, until the tables change."""
         return Search(self._shift, self._buckets.get(table, self._no_buckets), self._book.nodes)
 
-    def finder(self, table: int) -> Callable[[int], Node | None]:
+    def finder(self, table: int) -> Find:
         """The function that finds in one table the node of the longest prefix for an address, until the tables change.
 
-        Lookups (`_table_lookup.py`) have this loop in their own body, as they go on to shorter prefixes where no route
-        of the node answers: a generator in between would cost as much again as the loop.
+        Most lookups need no more of a table; where no route of that node answers they go through `search`.
         """
         find = self._finders.get(table)
         if find is None:
