@@ -36,6 +36,7 @@ from ._attributes import (
 )
 from ._channel import Channel as Channel, ChannelStatistics as ChannelStatistics, Received as Received
 from ._framing import (
+    HEADER_SIZE as HEADER_SIZE,
     NLM_F_ACK as NLM_F_ACK,
     NLM_F_ACK_TLVS as NLM_F_ACK_TLVS,
     NLM_F_APPEND as NLM_F_APPEND,
@@ -74,6 +75,7 @@ from ._framing import (
     encode_done as encode_done,
     encode_error as encode_error,
     iter_messages as iter_messages,
+    lone_message as lone_message,
 )
 from ._kernel import Kernel as Kernel, NetlinkSocket as NetlinkSocket
 from ._link import (

@@ -7,14 +7,15 @@ it is complete (`_settling.py`). All of them write through one `Editor`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import TypeAlias, Unpack
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import Unpack
 
 from ..netlink import (
     AF_INET,
     AF_INET6,
     NETCONFA_IFINDEX_DEFAULT,
     NUD_FAILED,
+    RTN_MULTICAST,
     AddressMessage,
     IPAddress,
     LinkMessage,
@@ -28,7 +29,7 @@ from ._changes import ChangeBatch, LinkChange, NeighbourChange, RouteChange, Rul
 from ._editor import Editor
 from ._explain import Explanation
 from ._lookup import explain, resolve
-from ._nodes import Edit, add_ipv4, add_ipv6, bodies, entry_of, joins_siblings, remove_ipv4, remove_ipv6
+from ._nodes import Edit, add_ipv4, add_ipv6, entry_of, joins_siblings, remove_ipv4, remove_ipv6
 from ._output_ipv4 import local_route
 from ._overlay import Overlay
 from ._query import LookupOptions, Query
@@ -36,9 +37,10 @@ from ._rules import in_order, without_state
 from ._settling import settle_in_pieces
 from ._staging import ALL_RULES, ROUTES_OF, RULES_OF, SWITCHES_OF, Doubts, Part, Staging, address_of, plain
 from ._state import Addresses, State, bare
+from ._tables import NodeKey
 from ._values import Address, Link, Resolution, Route, Rule
 
-_Editing: TypeAlias = Callable[[tuple[RouteBody, ...]], Edit]
+_ADDED, _DELETED = "RTM_NEWROUTE", "RTM_DELROUTE"
 
 
 class Cache:
@@ -232,33 +234,58 @@ class Cache:
     def add_route(self, destination: int, received: RouteBody, flags: int) -> None:
         """Apply RTM_NEWROUTE; `flags` are the header's NLM_F_* flags."""
         body = plain(received)
-        add = add_ipv4 if body.family == AF_INET else add_ipv6
-        done = self._edit_route(destination, body, lambda routes: add(routes, body, flags), "RTM_NEWROUTE")
-        if done is not None:
-            self._editor.see_flags(received, entry_of(done.routes, body))
+        editor, family = self._editor, body.family
+        tables = editor.state.tables.get(family)
+        if tables is None:
+            return  # MPLS and multicast routing
+        key = (body.table, body.prefix_length, destination)
+        if editor.staging is not None:
+            editor.touch(ROUTES_OF[family], key)
+        entry = body
+        # Of a prefix's first route the flags mean nothing; of a default route there is more to be noted.
+        if body.prefix_length and tables.put_first(key, body):
+            editor.batch.routes.append(RouteChange(destination, None, body, _ADDED))
+        else:
+            add = add_ipv4 if family == AF_INET else add_ipv6
+            done = add(tables.at(key), body, flags)
+            self._carry_out(family, key, done, _ADDED)
+            entry = entry_of(done.routes, body)
+        if body.type == RTN_MULTICAST:
+            implied.by_route(editor, key, body, gone=False)
+        if received is not body or editor.state.dead_ways:
+            editor.see_flags(received, entry)
 
     def remove_route(self, destination: int, received: RouteBody) -> None:
         """Apply RTM_DELROUTE."""
         body = plain(received)
-        remove = remove_ipv4 if body.family == AF_INET else remove_ipv6
-        self._edit_route(destination, body, lambda routes: remove(routes, body), "RTM_DELROUTE")
-
-    def _edit_route(self, destination: int, body: RouteBody, edit: _Editing, cause: str) -> Edit | None:
         editor, family = self._editor, body.family
-        tables = self.state.tables.get(family)
+        tables = editor.state.tables.get(family)
         if tables is None:
-            return None  # MPLS and multicast routing
+            return
         key = (body.table, body.prefix_length, destination)
-        editor.touch(ROUTES_OF[family], key)
-        before = bodies(tables.get(key))
-        done = edit(before)
-        if done.routes != before:
-            editor.set_routes(family, key, done.routes)
-            editor.batch.routes.append(RouteChange(destination, done.old, done.new, cause))
-            if family == AF_INET6 and done.old is not None:
-                self._mind_siblings(done.old, done.new)
-        implied.by_route(editor, key, body, gone=cause == "RTM_DELROUTE")
-        return done
+        if editor.staging is not None:
+            editor.touch(ROUTES_OF[family], key)
+        # Of a group of siblings some may go; then there is more to do, as there is for a default route.
+        if body.prefix_length and len(body.nexthops) < 2 and tables.remove_only(key, body):
+            editor.batch.routes.append(RouteChange(destination, body, None, _DELETED))
+            if editor.state.dead_ways:
+                editor.forget_ways(body)
+        else:
+            remove = remove_ipv4 if family == AF_INET else remove_ipv6
+            self._carry_out(family, key, remove(tables.at(key), body), _DELETED)
+        if body.type == RTN_MULTICAST:
+            implied.by_route(editor, key, body, gone=True)
+
+    def _carry_out(self, family: int, key: NodeKey, done: Edit, cause: str) -> None:
+        """Put what a message did to a node into the tables and into the batch."""
+        if done.old is None and done.new is None:
+            return
+        self._editor.set_routes(family, key, done.routes)
+        self._editor.batch.routes.append(RouteChange(key[2], done.old, done.new, cause))
+        if family == AF_INET6 and done.old is not None:
+            self._mind_siblings(done.old, done.new)
+        if done.old is not None:
+            self._editor.forget_ways(done.old)
 
     def _mind_siblings(self, old: RouteBody, new: RouteBody | None) -> None:
         ways = 0 if new is None else len(new.nexthops)

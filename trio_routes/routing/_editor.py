@@ -101,6 +101,7 @@ class Editor:
         for old, new in changing.items():
             if new is not None:
                 self.move_dead_ways(old, new)
+            self.forget_ways(old)
 
     def note_revived(self, family: int, keys: Iterable[NodeKey]) -> None:
         """Note that routes came to life again without a word."""
@@ -153,6 +154,12 @@ class Editor:
         if self.state.dead_ways:
             left = [hop for hop in new.nexthops if way_of(old, hop) in self.state.dead_ways]
             self.state.dead_ways.update(way_of(new, hop) for hop in left)
+
+    def forget_ways(self, body: RouteBody) -> None:
+        """Forget which next hops of a route were dead, if no such route is left: a like one that comes is another."""
+        dead_ways = self.state.dead_ways
+        if dead_ways and body not in self.state.tables[body.family].bodies():
+            dead_ways.difference_update([way_of(body, hop) for hop in body.nexthops])
 
     def revive_ways(self, family: int, ifindex: int) -> None:
         """Forget that next hops on a link are dead for another reason than the link."""

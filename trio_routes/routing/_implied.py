@@ -123,7 +123,7 @@ def by_address(editor: Editor, ifindex: int, address: IPAddress, new: Address | 
 
 def by_route(editor: Editor, key: NodeKey, body: RouteBody, gone: bool) -> None:
     """Do what a route's coming or going implies: a link's ff00::/8 tells whether IPv6 is on there."""
-    if key != _MULTICAST_KEY or body.family != AF_INET6 or body.type != RTN_MULTICAST:
+    if body.type != RTN_MULTICAST or key != _MULTICAST_KEY or body.family != AF_INET6:
         return
     for hop in body.nexthops:
         if gone:
@@ -256,7 +256,6 @@ def _drop_dead(
 
     dying = dict.fromkeys(filter(dies, editor.state.tables[family].bodies_by(ifindex)), None)
     editor.change_routes(family, dying, cause)
-    editor.state.dead_ways -= {way_of(body, hop) for body in dying for hop in body.nexthops}
 
 
 def _note_revived(editor: Editor, ifindex: int) -> None:

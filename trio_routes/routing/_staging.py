@@ -82,7 +82,10 @@ _STATE_FLAGS = RTNH_F_DEAD | RTNH_F_LINKDOWN
 
 def has_state(body: RouteBody) -> bool:
     """Whether a body as received has DEAD or LINKDOWN flags, its own (all of its ways are so) or a next hop's."""
-    return bool(body.flags & _STATE_FLAGS) or any(hop.flags & _STATE_FLAGS for hop in body.nexthops)
+    flags = body.flags
+    for hop in body.nexthops:  # no generator: this is asked of every notification
+        flags |= hop.flags
+    return bool(flags & _STATE_FLAGS)
 
 
 def plain(body: RouteBody) -> RouteBody:
@@ -92,7 +95,10 @@ def plain(body: RouteBody) -> RouteBody:
     order of our own: a notification lists the newest first, a dump the oldest.
     """
     hops = body.nexthops
-    if has_state(body):
+    stateless = not has_state(body)
+    if stateless and (len(hops) < 2 or body.family != AF_INET6):
+        return body
+    if not stateless:
         hops = tuple(attrs.evolve(hop, flags=hop.flags & ~_STATE_FLAGS) for hop in hops)
     if body.family == AF_INET6 and len(hops) > 1:
         hops = tuple(sorted(hops, key=lambda hop: (hop.ifindex, 0 if hop.gateway is None else int(hop.gateway))))
