@@ -107,6 +107,49 @@ class RouteTables:
         if routes:
             self._mind_size(place)
 
+    def put_first(self, key: NodeKey, body: RouteBody) -> bool:
+        """Put a route under a prefix that has none, which most new routes are; False, and nothing done, elsewhere.
+
+        With `remove_only` the short way for notifications, which come by the hundred thousand: what `get` and `put` do
+        in a third of the time.
+        """
+        table, length, destination = key
+        place = self._places.get((table, length))
+        if place is None:
+            return False
+        nodes, book = place.by_bucket[destination >> self._shift & BUCKET], self._book
+        if destination in nodes:
+            return False
+        number = book.find(body)
+        if number is None:
+            number = book.number_of((body,))
+        nodes[destination] = number
+        book.uses[number] += 1
+        self._prefixes += 1
+        self.edits += 1
+        if len(nodes) > SPLIT:
+            self._mind_size(place)
+        return True
+
+    def remove_only(self, key: NodeKey, body: RouteBody) -> bool:
+        """Remove a route that is the only one of its prefix, as most are; False, and nothing done, elsewhere."""
+        table, length, destination = key
+        place = self._places.get((table, length))
+        if place is None:
+            return False
+        nodes, book = place.by_bucket[destination >> self._shift & BUCKET], self._book
+        number = nodes.get(destination)
+        if number is None:
+            return False
+        node = book.nodes[number]
+        if node is not body and node != body:
+            return False
+        del nodes[destination]
+        self._prefixes -= 1
+        self.edits += 1
+        book.release(number)
+        return True
+
     def _put(self, nodes: Nodes, destination: int, routes: tuple[RouteBody, ...]) -> None:
         book = self._book
         old = nodes.get(destination)
