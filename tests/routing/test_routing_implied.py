@@ -9,6 +9,7 @@ import pytest
 from trio_routes.netlink import (
     AF_BRIDGE,
     AF_INET,
+    NLM_F_REPLACE,
     NUD_FAILED,
     NUD_REACHABLE,
     RT_SCOPE_HOST,
@@ -153,6 +154,44 @@ def test_what_is_shown_dead_for_want_of_carrier_lives_again_with_it(host: Host) 
     assert len(host.lookup("8.8.8.8").hops) == 1
     host.link(ETH0, UP | CARRIER)
     assert len(host.lookup("8.8.8.8").hops) == 2
+
+
+@pytest.mark.parametrize("how", ["deleted", "replaced", "its other link removed"])
+def test_of_a_route_that_went_it_is_forgotten_which_of_its_ways_were_dead(host: Host, how: str) -> None:
+    dead = NextHop(ETH0, ip_address("10.0.0.1"), flags=RTNH_F_DEAD | RTNH_F_LINKDOWN)
+    host.add("192.0.2.0/24", dead, hop(ETH1, "10.0.1.1"))
+    match how:
+        case "deleted":
+            host.remove("192.0.2.0/24", hop(ETH0, "10.0.0.1"), hop(ETH1, "10.0.1.1"))
+        case "replaced":
+            host.add("192.0.2.0/24", hop(ETH2), flags=NLM_F_REPLACE)
+        case _:
+            host.remove_link(ETH1)
+    assert not host.cache.state.dead_ways
+    # It comes back on a link without carrier, with flags that do not tell whether the way is dead for more than that.
+    host.link(ETH1, UP | CARRIER)
+    host.cache.apply_switches(NetconfMessage(AF_INET, ETH0, ignore_routes_with_linkdown=1), gone=False)
+    host.link(ETH0, UP)
+    host.add("192.0.2.0/24", dead, hop(ETH1, "10.0.1.1"), flags=NLM_F_REPLACE)
+    host.link(ETH0, UP | CARRIER)
+    assert len(host.lookup("192.0.2.1").hops) == 2
+
+
+def test_which_ways_are_dead_is_known_as_long_as_any_route_is_like_that(host: Host) -> None:
+    dead = NextHop(ETH0, ip_address("10.0.0.1"), flags=RTNH_F_DEAD)
+    for prefix in ("192.0.2.0/24", "198.51.100.0/24"):
+        host.add(prefix, dead, hop(ETH1, "10.0.1.1"))
+    host.remove("192.0.2.0/24", hop(ETH0, "10.0.0.1"), hop(ETH1, "10.0.1.1"))
+    assert host.way("198.51.100.1") == (ETH1, "10.0.1.1")
+    host.remove("198.51.100.0/24", hop(ETH0, "10.0.0.1"), hop(ETH1, "10.0.1.1"))
+    assert not host.cache.state.dead_ways
+
+
+def test_a_route_of_one_way_leaves_no_dead_way_behind(host: Host) -> None:
+    host.add("192.0.2.0/24", NextHop(ETH0, ip_address("10.0.0.1"), flags=RTNH_F_DEAD))
+    assert host.cache.state.dead_ways
+    host.remove("192.0.2.0/24", hop(ETH0, "10.0.0.1"))
+    assert not host.cache.state.dead_ways
 
 
 @pytest.mark.parametrize("flags", [0, UP], ids=["down", "no carrier"])
