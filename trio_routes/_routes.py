@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from ipaddress import IPv6Address, ip_address
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TypedDict, Unpack
 
 import attrs
 
 from .netlink import AF_INET, AF_INET6, IPAddress
-from .routing import Address, Cache, Explanation, Link, Resolution, Route, Rule
+from .routing import Address, Cache, Explanation, Link, Query, Resolution, Route, Rule, check_numbers, explain, resolve
 
 
 class LookupArguments(TypedDict, total=False):
@@ -65,23 +66,12 @@ class Routes:
             IPv4 does not fall back to "on that link"; otherwise as RTM_GETROUTE answers.
 
         Raises:
-          ValueError: An address that is none, a source of the other family, or the zone of no link.
+          ValueError: An address that is none, a source of the other family, the zone of no link, or a number that is
+            out of its field's range.
+          TypeError: An address or a number that is something else.
         """
-        to, by, device = self._asked(destination, source, oif)
-        return self._cache.lookup(
-            to,
-            source=by,
-            mark=mark,
-            oif=device,
-            iif=iif,
-            tos=tos,
-            uid=uid,
-            ip_proto=ip_proto,
-            sport=sport,
-            dport=dport,
-            strict=strict,
-            onlink_fallback=not strict,
-        )
+        query = self._query(destination, source, mark, oif, iif, tos, uid, ip_proto, sport, dport, strict)
+        return resolve(self._cache.state, query, self._cache.generation)
 
     def explain(self, destination: str | IPAddress, **as_lookup: Unpack[LookupArguments]) -> Explanation:
         """Look up as `lookup` does, and say which rules and routes were tried, and why each did not answer.
@@ -94,33 +84,38 @@ class Routes:
 
         Raises:
           ValueError: As for `lookup`.
+          TypeError: Likewise.
         """
-        to, by, device = self._asked(destination, as_lookup.get("source"), as_lookup.get("oif"))
-        return self._cache.explain(
-            to,
-            source=by,
-            mark=as_lookup.get("mark", 0),
-            oif=device,
-            iif=as_lookup.get("iif"),
-            tos=as_lookup.get("tos", 0),
-            uid=as_lookup.get("uid"),
-            ip_proto=as_lookup.get("ip_proto", 0),
-            sport=as_lookup.get("sport", 0),
-            dport=as_lookup.get("dport", 0),
-            strict=as_lookup.get("strict", False),
-            onlink_fallback=not as_lookup.get("strict", False),
-        )
+        return explain(self._cache.state, self._query(destination, **as_lookup), self._cache.generation)
 
-    def _asked(
-        self, destination: str | IPAddress, source: str | IPAddress | None, oif: int | None
-    ) -> tuple[IPAddress, IPAddress | None, int | None]:
-        to = _address(destination)
-        by = None if source is None else _address(source)
-        if by is not None and by.version != to.version:
-            raise ValueError(f"the source {by} is of another family than {to}")
+    def _query(  # noqa: PLR0917 -- by name it takes longer
+        self,
+        destination: str | IPAddress,
+        source: str | IPAddress | None = None,
+        mark: int = 0,
+        oif: int | None = None,
+        iif: int | None = None,
+        tos: int = 0,
+        uid: int | None = None,
+        ip_proto: int = 0,
+        sport: int = 0,
+        dport: int = 0,
+        strict: bool = False,
+    ) -> Query:
+        """Take what users give; see `lookup`."""
+        to = _address("destination", destination)
+        by = None
+        if source is not None:
+            by = _address("source", source)
+            if by.version != to.version:
+                raise ValueError(f"the source {by} is of another family than {to}")
+        # Most give none, and a zero of any type does no harm.
+        if not (mark == tos == ip_proto == sport == dport == 0 and oif is iif is uid is None):
+            check_numbers(mark=mark, oif=oif, iif=iif, tos=tos, uid=uid, ip_proto=ip_proto, sport=sport, dport=dport)
         if oif is None and isinstance(to, IPv6Address) and to.scope_id is not None and _is_of_a_link(to):
             oif = self._link_named(to.scope_id)
-        return to, by, oif
+        # By position, in the order of Query's fields: half a microsecond less than by name.
+        return Query(to, by, mark, oif or 0, iif or 0, tos, uid or 0, ip_proto, sport, dport, strict, False, not strict)
 
     def _link_named(self, zone: str) -> int:
         for ifindex, link in self._cache.links.items():
@@ -147,8 +142,16 @@ class Routes:
         return self._cache.routes()
 
 
-def _address(value: str | IPAddress) -> IPAddress:
-    return ip_address(value) if isinstance(value, str) else value
+# The same few addresses are asked for again and again, and to read one takes as long as half a lookup.
+_read = lru_cache(maxsize=1024)(ip_address)
+
+
+def _address(name: str, value: str | IPAddress) -> IPAddress:
+    if isinstance(value, IPv4Address | IPv6Address):
+        return value
+    if isinstance(value, str):
+        return _read(value)
+    raise TypeError(f"{name} is an address, or the text of one, not {value!r}")
 
 
 def _is_of_a_link(address: IPv6Address) -> bool:

@@ -55,7 +55,7 @@ from trio_routes.netlink import (
 )
 from trio_routes.netlink._requests import get_route
 from trio_routes.routing import Cache, Kind, LookupOptions, Resolution
-from trio_routes.routing._source import rank_ipv6, select_source
+from trio_routes.routing._source import rank_ipv6, select_ipv4, select_ipv6
 
 from ._kernel import Following, following
 
@@ -482,6 +482,12 @@ def difference(cache: Cache, question: Question, ours: Resolution, theirs: Said,
     )
 
 
+def _source_by(cache: Cache, destination: IPAddress, hop: NextHop, scope: int) -> IPAddress | None:
+    if destination.version == 4:
+        return select_ipv4(cache.state, hop.ifindex, scope, hop.gateway)
+    return select_ipv6(cache.state, int(destination), hop.ifindex)
+
+
 def _source_difference(
     cache: Cache, question: Question, ours: Resolution, body: RouteBody, doubts: Counter[Doubt]
 ) -> str | None:
@@ -494,7 +500,7 @@ def _source_difference(
     if len(ours.hops) > 1 and (ours.route is None or ours.route.body.prefsrc is None):
         # Ours is for the first of them.
         scope = 0 if ours.route is None else ours.route.body.scope
-        expected = select_source(cache.state, question.destination, chosen, scope)
+        expected = _source_by(cache, question.destination, chosen, scope)
     if expected == body.prefsrc:
         return None
     if body.family != AF_INET and _is_tie(cache, expected, body.prefsrc, question.destination, chosen):
@@ -503,7 +509,7 @@ def _source_difference(
     if body.family == AF_INET and ours.route is not None and ours.route.body.nexthop_id:
         # fib_info_update_nhc_saddr() at its making; the route's scope counts once an address has changed since.
         scopes = (RT_SCOPE_LINK, RT_SCOPE_HOST)
-        if body.prefsrc in [select_source(cache.state, question.destination, chosen, scope) for scope in scopes]:
+        if body.prefsrc in [_source_by(cache, question.destination, chosen, scope) for scope in scopes]:
             doubts[Doubt.OBJECT_SOURCE] += 1
             return None
     return f"source {expected}, the kernel's {body.prefsrc}"

@@ -14,8 +14,9 @@ from ._changes import (
 )
 from ._differences import Difference as Difference
 from ._explain import Explanation as Explanation, Step as Step, Why as Why
+from ._lookup import explain as explain, resolve as resolve
 from ._overlay import Overlay as Overlay
-from ._query import LookupOptions as LookupOptions
+from ._query import LookupOptions as LookupOptions, Query as Query, check_numbers as check_numbers
 from ._staging import (
     EVERYTHING as EVERYTHING,
     NO_DOUBTS as NO_DOUBTS,

@@ -7,8 +7,7 @@ it is complete (`_settling.py`). All of them write through one `Editor`.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from typing import Unpack
+from collections.abc import Generator, Iterator, Sequence
 
 from ..netlink import (
     AF_INET,
@@ -17,7 +16,6 @@ from ..netlink import (
     NUD_FAILED,
     RTN_MULTICAST,
     AddressMessage,
-    IPAddress,
     LinkMessage,
     NeighbourMessage,
     NetconfMessage,
@@ -27,23 +25,20 @@ from ..netlink import (
 from . import _implied as implied
 from ._changes import ChangeBatch, LinkChange, NeighbourChange, RouteChange, RuleChange, net_in_pieces
 from ._editor import Editor
-from ._explain import Explanation
-from ._lookup import explain, resolve
 from ._nodes import Edit, add_ipv4, add_ipv6, entry_of, joins_siblings, remove_ipv4, remove_ipv6
-from ._output_ipv4 import local_route
 from ._overlay import Overlay
-from ._query import LookupOptions, Query
+from ._questions import Questions
 from ._rules import in_order, without_state
 from ._settling import settle_in_pieces
 from ._staging import ALL_RULES, ROUTES_OF, RULES_OF, SWITCHES_OF, Doubts, Part, Staging, address_of, plain
-from ._state import Addresses, State, bare
+from ._state import Addresses
 from ._tables import NodeKey
-from ._values import Address, Link, Resolution, Route, Rule
+from ._values import Address, Link, Route, Rule
 
 _ADDED, _DELETED = "RTM_NEWROUTE", "RTM_DELROUTE"
 
 
-class Cache:
+class Cache(Questions):
     """A live copy of the kernel's routing state, and the answers it gives.
 
     Attributes:
@@ -52,105 +47,13 @@ class Cache:
     """
 
     def __init__(self) -> None:
-        self.generation: int = 0
-        self.resyncing = False
         self._editor = Editor()
-
-    @property
-    def state(self) -> State:
-        """The tables themselves. Read only."""
-        return self._editor.state
-
-    # ---- questions -------------------------------------------------------------------------
-
-    def lookup(
-        self,
-        destination: IPAddress,
-        *,
-        source: IPAddress | None = None,
-        mark: int = 0,
-        oif: int | None = None,
-        iif: int | None = None,
-        tos: int = 0,
-        uid: int | None = None,
-        ip_proto: int = 0,
-        sport: int = 0,
-        dport: int = 0,
-        strict: bool = False,
-        any_source: bool = False,
-        onlink_fallback: bool = True,
-    ) -> Resolution:
-        """Answer which way a flow goes now; see `Query` for the arguments. Not a checkpoint."""
-        # By position, in the order of Query's fields: half a microsecond less than by name.
-        query = Query(
-            destination,
-            source,
-            mark,
-            oif or 0,
-            iif or 0,
-            tos,
-            uid or 0,
-            ip_proto,
-            sport,
-            dport,
-            strict,
-            any_source,
-            onlink_fallback,
-        )
-        return resolve(self._editor.state, query, self.generation)
-
-    def explain(self, destination: IPAddress, **as_lookup: Unpack[LookupOptions]) -> Explanation:
-        """Answer as `lookup` does, and say how the answer came about. Not a checkpoint."""
-        query = Query(
-            destination,
-            source=as_lookup.get("source"),
-            mark=as_lookup.get("mark", 0),
-            oif=as_lookup.get("oif") or 0,
-            iif=as_lookup.get("iif") or 0,
-            tos=as_lookup.get("tos", 0),
-            uid=as_lookup.get("uid") or 0,
-            ip_proto=as_lookup.get("ip_proto", 0),
-            sport=as_lookup.get("sport", 0),
-            dport=as_lookup.get("dport", 0),
-            strict=as_lookup.get("strict", False),
-            any_source=as_lookup.get("any_source", False),
-            onlink_fallback=as_lookup.get("onlink_fallback", True),
-        )
-        return explain(self._editor.state, query, self.generation)
+        super().__init__(self._editor.state)
+        self.resyncing: bool = False
 
     def overlay(self) -> Overlay:
         """A view of the tables to take things away from; it holds until they change, and changes nothing here."""
         return Overlay(self.state, self.generation)
-
-    @property
-    def links(self) -> Mapping[int, Link]:
-        """The links by ifindex."""
-        return self.state.links
-
-    def link(self, ifindex: int) -> Link | None:
-        """One link, or None if there is none of that number."""
-        return self.state.links.get(ifindex)
-
-    def has_address(self, address: IPAddress, ifindex: int) -> bool:
-        """Whether a link has an address that counts as there (not DADFAILED)."""
-        return self.state.has_address(address, ifindex)
-
-    def addresses_of(self, address: IPAddress) -> tuple[Address, ...]:
-        """This address wherever a link has it."""
-        return self.state.addresses.of(address)
-
-    def local_route(self, address: IPAddress) -> Route | None:
-        """The `local` route of table 255 that covers an address, or None."""
-        return local_route(self.state, address)
-
-    def has_route(self, route: Route) -> bool:
-        """Whether a route is in its table, just as it is given."""
-        body = route.body
-        return body in self.state.tables[body.family].at((body.table, body.prefix_length, route.address))
-
-    def neighbour_failed(self, ifindex: int, address: IPAddress) -> bool:
-        """Whether the kernel has given up resolving a neighbour (NUD_FAILED)."""
-        return (ifindex, bare(address)) in self.state.failed
 
     def routes(self) -> Iterator[Route]:
         """All routes of all tables, IPv4 first."""
@@ -233,48 +136,47 @@ class Cache:
 
     def add_route(self, destination: int, received: RouteBody, flags: int) -> None:
         """Apply RTM_NEWROUTE; `flags` are the header's NLM_F_* flags."""
-        body = plain(received)
-        editor, family = self._editor, body.family
+        editor, family = self._editor, received.family
         tables = editor.state.tables.get(family)
         if tables is None:
             return  # MPLS and multicast routing
-        key = (body.table, body.prefix_length, destination)
+        key = (received.table, received.prefix_length, destination)
         if editor.staging is not None:
             editor.touch(ROUTES_OF[family], key)
-        entry = body
         # Of a prefix's first route the flags mean nothing; of a default route there is more to be noted.
-        if body.prefix_length and tables.put_first(key, body):
-            editor.batch.routes.append(RouteChange(destination, None, body, _ADDED))
+        if received.prefix_length and tables.put_another(key, received):
+            editor.batch.routes.append(RouteChange(destination, None, received, _ADDED))
+            entry = received
         else:
+            body = plain(received)
             add = add_ipv4 if family == AF_INET else add_ipv6
             done = add(tables.at(key), body, flags)
             self._carry_out(family, key, done, _ADDED)
             entry = entry_of(done.routes, body)
-        if body.type == RTN_MULTICAST:
-            implied.by_route(editor, key, body, gone=False)
-        if received is not body or editor.state.dead_ways:
+        if received.type == RTN_MULTICAST:
+            implied.by_route(editor, key, received, gone=False)
+        if editor.state.dead_ways or entry is not received:
             editor.see_flags(received, entry)
 
     def remove_route(self, destination: int, received: RouteBody) -> None:
         """Apply RTM_DELROUTE."""
-        body = plain(received)
-        editor, family = self._editor, body.family
+        editor, family = self._editor, received.family
         tables = editor.state.tables.get(family)
         if tables is None:
             return
-        key = (body.table, body.prefix_length, destination)
+        key = (received.table, received.prefix_length, destination)
         if editor.staging is not None:
             editor.touch(ROUTES_OF[family], key)
         # Of a group of siblings some may go; then there is more to do, as there is for a default route.
-        if body.prefix_length and len(body.nexthops) < 2 and tables.remove_only(key, body):
-            editor.batch.routes.append(RouteChange(destination, body, None, _DELETED))
+        if received.prefix_length and len(received.nexthops) < 2 and tables.remove_only(key, received):
+            editor.batch.routes.append(RouteChange(destination, received, None, _DELETED))
             if editor.state.dead_ways:
-                editor.forget_ways(body)
+                editor.forget_ways(received)
         else:
             remove = remove_ipv4 if family == AF_INET else remove_ipv6
-            self._carry_out(family, key, remove(tables.at(key), body), _DELETED)
-        if body.type == RTN_MULTICAST:
-            implied.by_route(editor, key, body, gone=True)
+            self._carry_out(family, key, remove(tables.at(key), plain(received)), _DELETED)
+        if received.type == RTN_MULTICAST:
+            implied.by_route(editor, key, received, gone=True)
 
     def _carry_out(self, family: int, key: NodeKey, done: Edit, cause: str) -> None:
         """Put what a message did to a node into the tables and into the batch."""

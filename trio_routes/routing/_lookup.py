@@ -24,7 +24,6 @@ from ..netlink import (
     FR_ACT_PROHIBIT,
     FR_ACT_TO_TBL,
     FR_ACT_UNREACHABLE,
-    RT_SCOPE_UNIVERSE,
     RTN_ANYCAST,
     RTN_BROADCAST,
     RTN_LOCAL,
@@ -36,7 +35,7 @@ from ._explain import Explanation, Trace, Why
 from ._output_ipv4 import after_tables, before_tables, is_special, on_link
 from ._query import Query
 from ._rules import Step, steps_of, table_of, unmet, vrf_of
-from ._source import select_source
+from ._source import select_ipv6, source_of_ipv4
 from ._state import State
 from ._table_lookup import Answer, search_ipv4, search_ipv6
 from ._values import Kind, Outcome, Resolution, Route, Rule
@@ -91,10 +90,16 @@ def _by_rules(state: State, query: Query, generation: int, trace: Trace | None) 
     # One thing cannot be known: until an IPv4 rule was ever added or deleted, even if it is not there any more, the
     # tables 255 and 254 are one to the kernel, and a longer prefix of 254 wins over a `local` one (fib_unmerge).
     steps = steps_of(state, query.family)
+    search = search_ipv4 if query.family == AF_INET else search_ipv6
     at = 0
     while at < len(steps):
         step = steps[at]
         at += 1
+        if step.only_leads and trace is None:
+            answer = search(state, step.rule.table, query)
+            if answer is not None and answer.body.type != RTN_THROW:
+                return _resolution(state, query, answer, step.rule, generation)
+            continue
         if step.conditional and not _applies(state, step, query, trace):
             continue
         rule = step.rule
@@ -199,7 +204,7 @@ def _has_source_within(state: State, rule: Rule, query: Query, answer: Answer) -
     needs_one = query.family == AF_INET6 and bool(rule.flags & FIB_RULE_FIND_SADDR)
     if not needs_one or query.source is not None or not rule.source_length:
         return True
-    source = select_source(state, query.destination, answer.hops[0], RT_SCOPE_UNIVERSE)
+    source = select_ipv6(state, query.address, answer.hops[0].ifindex)
     return source is not None and not (int(source) ^ rule.source) >> 128 - rule.source_length
 
 
@@ -209,9 +214,11 @@ def _resolution(state: State, query: Query, answer: Answer, rule: Rule, generati
         return Resolution(reject, route=Route(body, prefix), rule=rule, source=query.source, generation=generation)
     source = query.source or body.prefsrc
     if source is None:
-        if body.type == RTN_LOCAL and body.family == AF_INET:
+        if query.family == AF_INET6:
+            source = select_ipv6(state, query.address, hops[0].ifindex)
+        elif body.type == RTN_LOCAL:
             source = query.destination
         else:
-            source = select_source(state, query.destination, hops[0], body.scope)
+            source = source_of_ipv4(state, body, hops[0])
     kind = _KINDS.get(body.type, _UNICAST)
     return Resolution(_ROUTED, kind, Route(body, prefix), rule, hops, multipath, source, generation)

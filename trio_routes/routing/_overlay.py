@@ -19,7 +19,7 @@ An overlay holds for as long as the cache does not change.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from ipaddress import ip_network
 
 import attrs
@@ -31,22 +31,19 @@ from ..netlink import (
     RT_TABLE_LOCAL,
     RTN_LOCAL,
     RTPROT_KERNEL,
-    IPAddress,
     NextHop,
     RouteBody,
 )
 from ._changes import AddressChange, ChangeBatch, LinkChange, RouteChange
-from ._lookup import resolve
-from ._output_ipv4 import local_route
 from ._overlaid_tables import OverlaidTables
-from ._query import Query
-from ._state import Addresses, State, bare, family_of, way_of
-from ._values import Address, IPNetwork, Link, Resolution, Route
+from ._questions import Questions
+from ._state import Addresses, State, family_of, way_of
+from ._values import Address, IPNetwork, Link, Route
 
 _CARRIER = Link.IFF_LOWER_UP | Link.IFF_RUNNING
 
 
-class Overlay:
+class Overlay(Questions):
     """A view of the tables from which something went. Pure; the tables below are only read.
 
     Attributes:
@@ -56,8 +53,7 @@ class Overlay:
     def __init__(self, below: State, generation: int = 0) -> None:
         self.batch: ChangeBatch = ChangeBatch(generation=generation)
         self._tables = {family: OverlaidTables(tables) for family, tables in below.tables.items()}
-        self._generation = generation
-        self._state = State(
+        state = State(
             tables=dict(self._tables),
             rules=dict(below.rules),
             links=dict(below.links),
@@ -69,46 +65,9 @@ class Overlay:
             unruled=set(below.unruled),
             prepared_rules=dict(below.prepared_rules),
         )
+        super().__init__(state, generation)
 
-    # ---- questions, as to `Cache` --------------------------------------------------------------
-
-    def lookup(
-        self,
-        destination: IPAddress,
-        *,
-        source: IPAddress | None = None,
-        mark: int = 0,
-        oif: int | None = None,
-        tos: int = 0,
-        uid: int | None = None,
-        ip_proto: int = 0,
-        sport: int = 0,
-        dport: int = 0,
-        strict: bool = False,
-        any_source: bool = False,
-        onlink_fallback: bool = True,
-    ) -> Resolution:
-        """Answer which way a flow would go; see `Query` for the arguments. Not a checkpoint."""
-        query = Query(
-            destination,
-            source=source,
-            mark=mark,
-            oif=oif or 0,
-            tos=tos,
-            uid=uid or 0,
-            ip_proto=ip_proto,
-            sport=sport,
-            dport=dport,
-            strict=strict,
-            any_source=any_source,
-            onlink_fallback=onlink_fallback,
-        )
-        return resolve(self._state, query, self._generation)
-
-    @property
-    def links(self) -> Mapping[int, Link]:
-        """The links that would be there, by ifindex."""
-        return self._state.links
+    # ---- questions beside those to `Cache` ------------------------------------------------------
 
     def routes_of(self, prefix: IPNetwork) -> Iterator[Route]:
         """The routes of one prefix that would be there, of every table."""
@@ -120,32 +79,7 @@ class Overlay:
 
     def ways_of(self, route: Route) -> tuple[NextHop, ...]:
         """A route's next hops, those of its nexthop object where it names one."""
-        return self._state.expand(route.body)[0]
-
-    def link(self, ifindex: int) -> Link | None:
-        """One link, or None if there would be none of that number."""
-        return self._state.links.get(ifindex)
-
-    def has_address(self, address: IPAddress, ifindex: int) -> bool:
-        """Whether a link would have an address that counts as there."""
-        return self._state.has_address(address, ifindex)
-
-    def addresses_of(self, address: IPAddress) -> tuple[Address, ...]:
-        """This address wherever a link would have it."""
-        return self._state.addresses.of(address)
-
-    def local_route(self, address: IPAddress) -> Route | None:
-        """The `local` route of table 255 that would cover an address, or None."""
-        return local_route(self._state, address)
-
-    def has_route(self, route: Route) -> bool:
-        """Whether a route would be in its table, just as it is given."""
-        body = route.body
-        return body in self._tables[body.family].at((body.table, body.prefix_length, route.address))
-
-    def neighbour_failed(self, ifindex: int, address: IPAddress) -> bool:
-        """Whether the kernel has given up resolving a neighbour."""
-        return (ifindex, bare(address)) in self._state.failed
+        return self.state.expand(route.body)[0]
 
     # ---- what goes -----------------------------------------------------------------------------
 
@@ -158,14 +92,14 @@ class Overlay:
 
     def lose_carrier(self, ifindex: int, cause: str) -> None:
         """Take a link's carrier away."""
-        link = self._state.links[ifindex]
+        link = self.state.links[ifindex]
         self._set_link(ifindex, attrs.evolve(link, flags=link.flags & ~_CARRIER), cause)
 
     def set_down(self, ifindex: int, cause: str) -> None:
         """Set a link down."""
-        link = self._state.links[ifindex]
+        link = self.state.links[ifindex]
         self._set_link(ifindex, attrs.evolve(link, flags=link.flags & ~(_CARRIER | Link.IFF_UP)), cause)
-        for address in list(self._state.addresses.on_link(ifindex, AF_INET6)):
+        for address in list(self.state.addresses.on_link(ifindex, AF_INET6)):
             self.remove_address(address, cause)
         self._drop_dead(AF_INET, ifindex, local_stays=True)
         self._drop_dead(AF_INET6, ifindex, local_stays=False)
@@ -173,7 +107,7 @@ class Overlay:
     def remove_link(self, ifindex: int, cause: str) -> None:
         """Take a link away."""
         for family in (AF_INET, AF_INET6):
-            for address in list(self._state.addresses.on_link(ifindex, family)):
+            for address in list(self.state.addresses.on_link(ifindex, family)):
                 self.remove_address(address, cause)
             for body in list(self._tables[family].bodies_by(ifindex)):
                 if not body.nexthop_id:
@@ -182,7 +116,7 @@ class Overlay:
 
     def remove_address(self, address: Address, cause: str) -> None:
         """Take an address away."""
-        state, ifindex, gone = self._state, address.ifindex, address.address
+        state, ifindex, gone = self.state, address.ifindex, address.address
         state.addresses.put(Addresses.key(address), None)
         self.batch.addresses.append(AddressChange(address, None, cause))
         family = family_of(gone)
@@ -220,26 +154,26 @@ class Overlay:
     def _has_in_prefix(self, address: Address) -> bool:
         """Whether the link has another address in the same prefix."""
         prefix = ip_network((int(address.address), address.prefix_length), strict=False)
-        others = self._state.addresses.on_link(address.ifindex, family_of(address.address))
+        others = self.state.addresses.on_link(address.ifindex, family_of(address.address))
         return any(other.address in prefix and other.prefix_length == address.prefix_length for other in others)
 
     def _set_link(self, ifindex: int, new: Link | None, cause: str) -> None:
-        links = self._state.links
+        links = self.state.links
         self.batch.links.append(LinkChange(links[ifindex], new, cause))
         if new is None:
             del links[ifindex]
         else:
             links[ifindex] = new
-        self._drop_nexthops({number for number, known in self._state.nexthops.items() if known.ifindex == ifindex})
+        self._drop_nexthops({number for number, known in self.state.nexthops.items() if known.ifindex == ifindex})
 
     def _touch_link(self, ifindex: int, cause: str) -> None:
         """Say that who uses a link can be touched, though the link stays as it is."""
-        link = self._state.links.get(ifindex)
+        link = self.state.links.get(ifindex)
         if link is not None:
             self.batch.links.append(LinkChange(link, link, cause))
 
     def _drop_nexthops(self, gone: set[int]) -> None:
-        known = self._state.nexthops
+        known = self.state.nexthops
         if not gone:
             return
         for number in gone:
@@ -259,7 +193,7 @@ class Overlay:
 
     def _drop_dead(self, family: int, ifindex: int, *, local_stays: bool) -> None:
         """Take away the routes whose last living way was by a link; others only lose that way."""
-        tables, state = self._tables[family], self._state
+        tables, state = self._tables[family], self.state
         for body in list(tables.bodies_by(ifindex)):
             if body.nexthop_id or (local_stays and body.scope == RT_SCOPE_HOST):
                 continue

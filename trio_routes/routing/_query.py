@@ -1,8 +1,8 @@
-"""What a lookup is asked about: the fields of a flow that rules and tables look at."""
+"""What a lookup is asked about: the fields of a flow that rules and tables look at, and what they can be."""
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import TypedDict
 
 import attrs
@@ -77,7 +77,7 @@ class Query:
         self.source_address = 0 if source is None else int(source)
         if not self.source_address:
             self.source = None  # the unspecified address is none
-        if destination.version == 4:
+        if isinstance(destination, IPv4Address):  # a third of what its `version` takes
             self.family = AF_INET
             return
         self.family = AF_INET6
@@ -85,3 +85,24 @@ class Query:
             self.destination = IPv6Address(self.address)
         if isinstance(source, IPv6Address) and source.scope_id is not None:
             self.source = IPv6Address(self.source_address)
+
+
+# The bits of each field: of struct flowi4, of the attribute by which rules select, or of an ifindex, which is signed.
+_BITS = {"mark": 32, "oif": 31, "iif": 31, "tos": 8, "uid": 32, "ip_proto": 8, "sport": 16, "dport": 16}
+
+
+def check_numbers(**given: int | None) -> None:
+    """See whether numbers that users give can be those of a flow; None stands for nothing given.
+
+    Raises:
+      TypeError: One is no integer.
+      ValueError: One is out of its range.
+    """
+    for name, number in given.items():
+        if number is None and name in ("oif", "iif", "uid"):
+            continue
+        if not isinstance(number, int):
+            what = "an ifindex" if name in ("oif", "iif") else "a number"
+            raise TypeError(f"{name} is {what}, not {number!r}")
+        if not 0 <= number < 1 << _BITS[name]:
+            raise ValueError(f"{name} is a number from 0 to {(1 << _BITS[name]) - 1}, not {number}")

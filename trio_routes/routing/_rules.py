@@ -23,6 +23,7 @@ from ..netlink import (
     FIB_RULE_OIF_DETACHED,
     FIB_RULE_UNRESOLVED,
     FR_ACT_GOTO,
+    FR_ACT_TO_TBL,
     RTPROT_KERNEL,
 )
 from ._query import Query
@@ -89,6 +90,7 @@ class Step:
       conditional: Whether there is anything to test before the rule applies.
       filters: Whether it may pass over what its table answers.
       target: For a goto, the index of the step that it leads to; None where no rule has that priority.
+      only_leads: Whether all there is to it is the table that it leads to, as of the rules that a host begins with.
     """
 
     rule: Rule
@@ -96,6 +98,7 @@ class Step:
     conditional: bool
     filters: bool
     target: int | None
+    only_leads: bool
 
 
 def steps_of(state: State, family: int) -> tuple[Step, ...]:
@@ -117,7 +120,9 @@ def _prepare(rules: tuple[Rule, ...]) -> list[Step]:
             # Only ever forward, to the first rule of that priority.
             target = next((i for i in range(at + 1, len(rules)) if rules[i].priority == rule.goto), None)
         selectors = tuple(selector for selector in SELECTORS if selector.given(rule))
-        steps.append(Step(rule, selectors, bool(selectors) or rule.invert, _filters(rule), target))
+        conditional, filters = bool(selectors) or rule.invert, _filters(rule)
+        only_leads = rule.action == FR_ACT_TO_TBL and not (conditional or filters or rule.l3mdev)
+        steps.append(Step(rule, selectors, conditional, filters, target, only_leads))
     return steps
 
 

@@ -27,27 +27,35 @@ from ..netlink import (
     RT_SCOPE_LINK,
     IPAddress,
     NextHop,
+    RouteBody,
 )
 from ._rules import vrf_of
 from ._state import State
 from ._values import Address
 
-
-def select_source(state: State, destination: IPAddress, hop: NextHop, scope: int) -> IPAddress | None:
-    """Choose the source address for a destination by one next hop; None where there is none.
-
-    Args:
-      state: The tables.
-      destination: Where the packet goes.
-      hop: The way it goes.
-      scope: The route's scope (RT_SCOPE_*), which an IPv4 address must reach.
-    """
-    if destination.version == 4:
-        return select_ipv4(state, hop.ifindex, scope, hop.gateway)
-    return _select_ipv6(state, int(destination), hop.ifindex)
-
-
 # ---- IPv4 ------------------------------------------------------------------------------------------
+
+# Routes for which the source is remembered; all are forgotten when there are more, as those that went are among them.
+_REMEMBERED = 1024
+
+
+def source_of_ipv4(state: State, body: RouteBody, hop: NextHop) -> IPAddress | None:
+    """Choose the source address for packets that go by one next hop of a route; None where there is none.
+
+    What was chosen on the route's own link is remembered until any address changes: it depends on nothing else.
+    """
+    remembered = state.addresses.chosen
+    known = remembered.get(body)
+    if known is not None:
+        return known
+    chosen = _select_on_link(state, hop.ifindex, body.scope, hop.gateway)
+    if chosen is None:
+        return _select_elsewhere(state, hop.ifindex, body.scope)
+    if len(body.nexthops) == 1 and not body.nexthop_id:
+        if len(remembered) >= _REMEMBERED:
+            remembered.clear()
+        remembered[body] = chosen
+    return chosen
 
 
 def select_ipv4(state: State, ifindex: int, scope: int, gateway: IPAddress | None = None) -> IPAddress | None:
@@ -59,6 +67,10 @@ def select_ipv4(state: State, ifindex: int, scope: int, gateway: IPAddress | Non
       scope: RT_SCOPE_*: addresses whose scope is narrower (a greater number) do not serve.
       gateway: Where the packets go first: an address of its subnet is preferred.
     """
+    return _select_on_link(state, ifindex, scope, gateway) or _select_elsewhere(state, ifindex, scope)
+
+
+def _select_on_link(state: State, ifindex: int, scope: int, gateway: IPAddress | None) -> IPAddress | None:
     first: IPAddress | None = None
     for entry in _primary(state, ifindex):
         if min(entry.scope, RT_SCOPE_HOST) > scope:
@@ -66,7 +78,7 @@ def select_ipv4(state: State, ifindex: int, scope: int, gateway: IPAddress | Non
         if gateway is None or _has_in_subnet(entry, gateway):
             return entry.address
         first = first or entry.address
-    return first or _select_elsewhere(state, ifindex, scope)
+    return first
 
 
 def _primary(state: State, ifindex: int) -> Iterator[Address]:
@@ -99,7 +111,8 @@ _GLOBAL = 14  # RFC 4291's scope numbers
 _LINK_LOCAL = 2
 
 
-def _select_ipv6(state: State, destination: int, ifindex: int) -> IPAddress | None:
+def select_ipv6(state: State, destination: int, ifindex: int) -> IPAddress | None:
+    """Choose an IPv6 source address for a destination, as an integer, by a link; None where there is none."""
     candidates = list(_candidates(state, destination, ifindex))
     if len(candidates) < 2:
         return candidates[0].address if candidates else None

@@ -61,12 +61,17 @@ def bare(address: IPAddress) -> IPAddress:
 
 
 class Addresses:
-    """The addresses of all links, found by key, by address and by link."""
+    """The addresses of all links, found by key, by address and by link.
+
+    Attributes:
+      chosen: The source addresses that were chosen among these for routes (`_source.py`); empty after each change.
+    """
 
     def __init__(self) -> None:
         self._by_key: dict[AddressKey, Address] = {}
         self._by_address: dict[IPAddress, dict[AddressKey, Address]] = {}
         self._by_link: dict[tuple[int, int], dict[AddressKey, Address]] = {}
+        self.chosen: dict[RouteBody, IPAddress] = {}
 
     @staticmethod
     def key(address: Address) -> AddressKey:
@@ -79,6 +84,7 @@ class Addresses:
 
     def put(self, key: AddressKey, address: Address | None) -> None:
         """Set or, with None, remove an entry."""
+        self.chosen.clear()
         link = key[0], family_of(key[1])
         if address is not None:
             known = self._by_key.get(key)

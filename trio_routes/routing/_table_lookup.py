@@ -61,8 +61,24 @@ class Answer(NamedTuple):
 
 def search_ipv4(state: State, table: int, query: Query, trace: Trace | None = None) -> Answer | None:
     """Search an IPv4 table; None where nothing in it answers. The answer may be a throw route."""
-    leaf_left: int | None = None
+    if trace is None:
+        # Nearly always the longest prefix answers, or there is none. Where it does not answer, all are gone through.
+        address = query.address
+        node = state.tables[AF_INET].finder(table)(address)
+        if node is None:
+            return None
+        if not isinstance(node, tuple) and not node.tos and node.type < RTN_BLACKHOLE:
+            shift = 32 - node.prefix_length
+            answer = _by_ways_ipv4(state, node, address >> shift << shift, query, None)
+            if answer is not None:
+                return answer
+    return _go_through_ipv4(state, table, query, trace)
+
+
+def _go_through_ipv4(state: State, table: int, query: Query, trace: Trace | None) -> Answer | None:
+    """Try one prefix after the other, the longest first."""
     address = query.address
+    leaf_left: int | None = None
     shift, buckets, known = state.tables[AF_INET].search(table)
     for mask, nodes in buckets[address >> shift & BUCKET]:
         prefix = address & mask
@@ -153,8 +169,23 @@ def _other_defaults(state: State, body: RouteBody, others: Sequence[RouteBody], 
 
 def search_ipv6(state: State, table: int, query: Query, trace: Trace | None = None) -> Answer | None:
     """Search an IPv6 table; None where nothing in it answers. The answer may be a throw route."""
-    descending = True
+    if trace is None:  # as for IPv4
+        address = query.address
+        node = state.tables[AF_INET6].finder(table)(address)
+        if node is None:
+            return None
+        if not isinstance(node, tuple) and not node.source_length:
+            shift = 128 - node.prefix_length
+            answer = _best_ipv6(state, (node,), address >> shift << shift, query, None)
+            if answer is not None:
+                return answer
+    return _go_through_ipv6(state, table, query, trace)
+
+
+def _go_through_ipv6(state: State, table: int, query: Query, trace: Trace | None) -> Answer | None:
+    """Try one prefix after the other, the longest first."""
     address = query.address
+    descending = True
     shift, buckets, known = state.tables[AF_INET6].search(table)
     for mask, nodes in buckets[address >> shift & BUCKET]:
         prefix = address & mask
