@@ -73,7 +73,8 @@ class Intake:
         """
         lone = lone_message(data)
         if lone is not None:
-            return self._apply_message(*lone, data, HEADER_SIZE, len(data))
+            kind, flags = lone
+            return self._apply_message(kind, flags, data, HEADER_SIZE, len(data))
         complete = True
         for header, start, end in iter_messages(data):
             complete &= self._apply_message(header.type, header.flags, data, start, end)
