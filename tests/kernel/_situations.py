@@ -20,7 +20,8 @@ import attrs
 import pytest
 import trio
 
-from tests.kernel._world import Family, Pair, World, open_world
+from tests._uplinks import Family
+from tests.kernel._world import Pair, World, open_world
 from tests.lab.waiting import until
 from trio_routes import ConnectionRecovered, Event, Policy, RouteLostError, Standing, Verdict
 from trio_routes.testing import Lab, TwoUplinks

@@ -13,12 +13,13 @@ import itertools
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
-from typing import Literal, Self, TypedDict, TypeVar, Unpack
+from typing import Self, TypedDict, TypeVar, Unpack
 
 import attrs
 import pytest
 import trio
 
+from tests._uplinks import Family, Uplinks
 from trio_routes import (
     ConnectionLost,
     Event,
@@ -32,8 +33,6 @@ from trio_routes import (
     open_pt,
 )
 from trio_routes.testing import Host, Lab, TwoUplinks
-
-Family = Literal[4, 6]
 
 FAR = {4: "203.0.113.7", 6: "2001:db8:e::7"}
 _FAR_PREFIX = {4: "203.0.113.0/24", 6: "2001:db8:e::/64"}
@@ -94,7 +93,7 @@ class Pair:
 
 
 @attrs.define(eq=False)
-class World:
+class World(Uplinks):
     """A scene with an open pt in its device.
 
     Attributes:
@@ -108,31 +107,6 @@ class World:
     healthy: list[Pair] = attrs.field(factory=list[Pair])
     _pairs: list[Pair] = attrs.field(factory=list[Pair])
     _marker: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1))
-
-    @property
-    def device(self) -> Host:
-        """The host that the pt lives in."""
-        return self.net.device
-
-    @property
-    def server(self) -> str:
-        """The server's address behind both uplinks."""
-        return self.net.server_addresses[self.family]
-
-    @property
-    def wifi(self) -> str:
-        """The gateway of the default route."""
-        return self.net.wifi_gateways[self.family]
-
-    @property
-    def lte(self) -> str:
-        """The other uplink's gateway."""
-        return self.net.lte_gateways[self.family]
-
-    @property
-    def spare(self) -> str:
-        """The other gateway on the Wi-Fi."""
-        return self.net.spare_gateways[self.family]
 
     @property
     def zeros(self) -> str:

@@ -19,7 +19,8 @@ from typing import TypeAlias
 
 import attrs
 
-from tests.verdicts._stage import Family, Side, Stage
+from tests._uplinks import Family
+from tests.verdicts._stage import Side, Stage
 from trio_routes import Verdict
 
 LATEST = 10.0

@@ -20,9 +20,10 @@ import attrs
 import pytest
 import trio
 
+from tests._uplinks import Family
 from tests.lab.waiting import until
 from tests.verdicts._row import LATEST, Acquitted, Case, Closed, Expected, Kept, LeftSuspect, Row
-from tests.verdicts._stage import DEAD_SECONDS, Family, Guarded, Life, MachineBusyError, Side, Stage, open_stage
+from tests.verdicts._stage import DEAD_SECONDS, Guarded, Life, MachineBusyError, Side, Stage, open_stage
 from trio_routes import ConnectionRecovered, ConnectionSuspect, Event, RouteLostError, Standing, Verdict
 from trio_routes.testing import Lab
 

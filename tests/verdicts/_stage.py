@@ -24,11 +24,11 @@ from typing import Literal, TypeAlias
 import attrs
 import trio
 
+from tests._uplinks import Family, Uplinks
 from tests.lab.waiting import until
 from trio_routes import GuardedStream, Policy, Pt, RouteAdded, Standing, Verdict, open_pt
 from trio_routes.testing import Host, Lab, TwoUplinks
 
-Family: TypeAlias = Literal[4, 6]
 Side: TypeAlias = Literal["client", "server"]
 Configure: TypeAlias = Callable[[trio.socket.SocketType], None]
 Life: TypeAlias = Literal["alive", "reset", "silent"]
@@ -124,7 +124,7 @@ class Guarded:
 
 
 @attrs.define(eq=False)
-class Stage:
+class Stage(Uplinks):
     """The hosts of one row, and its connections.
 
     Attributes:
@@ -155,26 +155,6 @@ class Stage:
     _markers: int = 0
 
     # ---- who is where -----------------------------------------------------------------------
-
-    @property
-    def device(self) -> Host:
-        return self.net.device
-
-    @property
-    def wifi(self) -> str:
-        return self.net.wifi_gateways[self.family]
-
-    @property
-    def lte(self) -> str:
-        return self.net.lte_gateways[self.family]
-
-    @property
-    def spare(self) -> str:
-        return self.net.spare_gateways[self.family]
-
-    @property
-    def server(self) -> str:
-        return self.net.server_addresses[self.family]
 
     @property
     def wlan0(self) -> str:
