@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import shlex
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
+import attrs
 import trio
 
 from tests.lab.waiting import until
@@ -101,37 +103,49 @@ async def _has_address(stage: Stage, address: str) -> None:
             await trio.sleep(0.05)
 
 
-@row("36", "dhclient renews", NAT, Kept(), families=(4,), programs=DHCLIENT)
-async def dhclient_renews(stage: Stage) -> None:
+@attrs.frozen
+class Leased:
+    """By what a row has its address.
+
+    Attributes:
+      server: The DHCP server.
+      client: The DHCP client.
+      address: What the one gave the other.
+    """
+
+    server: LabProcess
+    client: LabProcess
+    address: str
+
+
+async def _connect_leased(stage: Stage, start_client: Callable[[Stage], LabProcess]) -> Leased:
+    """Connect from an address that DHCP gives."""
     address = _without_address(stage)
-    _serve_dhcp(stage, address)
-    _start_dhclient(stage)
+    leased = Leased(_serve_dhcp(stage, address), start_client(stage), address)
     await _has_address(stage, address)
     await stage.connect(local=address)
+    return leased
+
+
+@row("36", "dhclient renews", NAT, Kept(), families=(4,), programs=DHCLIENT)
+async def dhclient_renews(stage: Stage) -> None:
+    await _connect_leased(stage, _start_dhclient)
     await _renewed(stage)
 
 
 @row("36", "dhcpcd rebinds", NAT, Kept(), families=(4,), programs=DHCPCD)
 async def dhcpcd_renews(stage: Stage) -> None:
-    address = _without_address(stage)
-    _serve_dhcp(stage, address)
-    client = _start_dhcpcd(stage)
-    await _has_address(stage, address)
-    await stage.connect(local=address)
-    client.send_signal(signal.SIGHUP)  # rebind: the same request as a renewal, to everybody
+    leased = await _connect_leased(stage, _start_dhcpcd)
+    leased.client.send_signal(signal.SIGHUP)  # rebind: the same request as a renewal, to everybody
     await _renewed(stage)
 
 
 @row("37", "dhclient is killed and started again", NAT, Kept(), families=(4,), programs=DHCLIENT)
 async def dhclient_again(stage: Stage) -> None:
     """Debian's script leaves alone what is there already."""
-    address = _without_address(stage)
-    _serve_dhcp(stage, address)
-    client = _start_dhclient(stage)
-    await _has_address(stage, address)
-    await stage.connect(local=address)
-    client.kill()
-    await client.wait()
+    leased = await _connect_leased(stage, _start_dhclient)
+    leased.client.kill()
+    await leased.client.wait()
     _start_dhclient(stage)
     await _renewed(stage)
 
@@ -145,33 +159,29 @@ async def dhclient_again(stage: Stage) -> None:
     programs=DHCLIENT,
 )
 async def dhclient_releases(stage: Stage) -> None:
-    address = _without_address(stage)
-    _serve_dhcp(stage, address)
-    client = _start_dhclient(stage)
-    await _has_address(stage, address)
-    await stage.connect(local=address)
-    client.kill()
-    await client.wait()
+    leased = await _connect_leased(stage, _start_dhclient)
+    leased.client.kill()
+    await leased.client.wait()
     stage.now()
     await _start_dhclient(stage, "-r").wait()
     _start_dhclient(stage)
-    await _has_address(stage, address)
+    await _has_address(stage, leased.address)
     stage.busy_after(0.9)
 
 
-async def _lease_changes(stage: Stage, server: LabProcess, client: LabProcess) -> None:
+async def _lease_changes(stage: Stage, leased: Leased) -> None:
     """The next renewal is refused, and another address given."""
-    server.kill()
-    await server.wait()
+    leased.server.kill()
+    await leased.server.wait()
     stage.now()
     (stage.scratch / "leases").unlink()
     other = stage.beside(stage.wlan0, 58)
     _serve_dhcp(stage, other)
     # Said before it listens, a renewal would be repeated after some seconds only.
     await until(lambda: "sockets bound" in _log(stage).read_text().split("started")[-1], seconds=SOON)
-    if "dhcpcd" in client.argv:
+    if "dhcpcd" in leased.client.argv:
         # dhclient renews by itself, every 2 s. A refusal is broadcast, and dhcpcd hears it when it asks everybody.
-        client.send_signal(signal.SIGHUP)
+        leased.client.send_signal(signal.SIGHUP)
 
 
 @row(
@@ -183,12 +193,7 @@ async def _lease_changes(stage: Stage, server: LabProcess, client: LabProcess) -
     programs=DHCLIENT,
 )
 async def dhclient_changes(stage: Stage) -> None:
-    address = _without_address(stage)
-    server = _serve_dhcp(stage, address)
-    client = _start_dhclient(stage)
-    await _has_address(stage, address)
-    await stage.connect(local=address)
-    await _lease_changes(stage, server, client)
+    await _lease_changes(stage, await _connect_leased(stage, _start_dhclient))
 
 
 @row(
@@ -200,12 +205,7 @@ async def dhclient_changes(stage: Stage) -> None:
     programs=DHCPCD,
 )
 async def dhcpcd_changes(stage: Stage) -> None:
-    address = _without_address(stage)
-    server = _serve_dhcp(stage, address)
-    client = _start_dhcpcd(stage)
-    await _has_address(stage, address)
-    await stage.connect(local=address)
-    await _lease_changes(stage, server, client)
+    await _lease_changes(stage, await _connect_leased(stage, _start_dhcpcd))
 
 
 # ---- router advertisements -------------------------------------------------------------------------------------
