@@ -154,14 +154,25 @@ def service_flow(watch: Watch) -> Flow:
     return watch.site.flow(local=service)
 
 
+async def started(nursery: trio.Nursery, family: int) -> Watch:
+    watch = Watch(family)
+    await nursery.start(watch.reassessor.run)
+    return watch
+
+
+async def moves_where_no_carrier_is(watch: Watch) -> None:
+    """A better default route, by a link without carrier."""
+    watch.network.link_is(C2, NO_CARRIER)
+    watch.network.add_route(watch.site.default, via=watch.site.gw2, dev=C2, metric=50)
+    await watch.change()
+
+
 async def test_a_path_without_carrier_is_no_better_for_being_a_harmless_move(
     nursery: trio.Nursery, family: int, autojump_clock: MockClock
 ) -> None:
     watch = await started(nursery, family)
     connection = watch.register(service_flow(watch))
-    watch.network.link_is(C2, NO_CARRIER)
-    watch.network.add_route(watch.site.default, via=watch.site.gw2, dev=C2, metric=50)
-    await watch.change()
+    await moves_where_no_carrier_is(watch)
     assert told_of(connection) == (Standing.SUSPECT, Verdict.CARRIER_LOST)
     assert watch.told == [ConnectionRerouted, ConnectionSuspect]
 
@@ -171,9 +182,7 @@ async def test_evidence_by_a_path_without_carrier_is_believed_until_something_ch
 ) -> None:
     watch = await started(nursery, family)
     connection, _ = register(watch, "ack")
-    watch.network.link_is(C2, NO_CARRIER)
-    watch.network.add_route(watch.site.default, via=watch.site.gw2, dev=C2, metric=50)
-    await watch.change()
+    await moves_where_no_carrier_is(watch)
     await trio.sleep(10)
     watch.registry.court.judge(connection, "for no reason")
     assert told_of(connection) == (Standing.GOOD, Verdict.CARRIER_LOST)
@@ -185,9 +194,7 @@ async def test_what_evidence_showed_of_one_path_is_not_believed_of_another(
 ) -> None:
     watch = await started(nursery, family)
     connection, _ = register(watch, "ack")
-    watch.network.link_is(C2, NO_CARRIER)
-    watch.network.add_route(watch.site.default, via=watch.site.gw2, dev=C2, metric=50)
-    await watch.change()
+    await moves_where_no_carrier_is(watch)
     await trio.sleep(10)
     assert told_of(connection) == (Standing.GOOD, Verdict.CARRIER_LOST)
     watch.network.link_is(C1, NO_CARRIER)
@@ -324,12 +331,6 @@ async def test_a_no_while_the_tables_are_read_anew_ends_nobody_before_they_are_w
 
 
 # ---- the clock ---------------------------------------------------------------------------------
-
-
-async def started(nursery: trio.Nursery, family: int) -> Watch:
-    watch = Watch(family)
-    await nursery.start(watch.reassessor.run)
-    return watch
 
 
 async def test_a_deadline_is_revoked_at_the_last_moment(
