@@ -1,15 +1,27 @@
-"""A WebSocket server for any Trio stream: it greets, then echoes."""
+"""WebSocket servers for any Trio stream, and one of them where the device of `_world` finds it."""
 
 from __future__ import annotations
 
 import ssl
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from functools import partial
 
+import pytest
 import trio
 from trio_websocket import ConnectionClosed, wrap_server_stream
 
+from tests.integrations._http import certify
+from tests.integrations._world import SERVER, World, open_world
+
+NAME = "feed.example"
+CLIENT_TLS, SERVER_TLS = certify(NAME)
+
+each_transport = pytest.mark.parametrize("tls", [False, True], ids=["TCP", "TLS"])
+
 
 class EchoServer:
-    """The server.
+    """A server that greets, then echoes.
 
     Attributes:
       connections: How many there were.
@@ -67,3 +79,12 @@ class NumberServer:
     async def serve_tls(self, context: ssl.SSLContext, stream: trio.abc.Stream) -> None:
         """Serve one connection with TLS."""
         await self.serve(trio.SSLStream(stream, context, server_side=True, https_compatible=True))
+
+
+@asynccontextmanager
+async def world_with(server: EchoServer) -> AsyncGenerator[World, None]:
+    """A device, and the server by its name, without TLS and with."""
+    async with open_world() as world:
+        world.kernel.listen(SERVER, 80, server.serve, name=NAME)
+        world.kernel.listen(SERVER, 443, partial(server.serve_tls, SERVER_TLS))
+        yield world

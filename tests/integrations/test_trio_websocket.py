@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import cast
 
@@ -23,29 +22,15 @@ from trio_websocket import (
 )
 
 from tests.integrations._http import certify
-from tests.integrations._websocket import EchoServer
+from tests.integrations._websocket import CLIENT_TLS, NAME, EchoServer, each_transport, world_with
 from tests.integrations._world import SERVER, World, open_world
 from trio_routes import Connection, GuardedStream, NoRouteError, RouteLostError, Verdict, open_pt, testing
 from trio_routes.integrations.trio_websocket import open_websocket_url, serve_websocket
-
-NAME = "feed.example"
-CLIENT_TLS, SERVER_TLS = certify(NAME)
-
-
-@asynccontextmanager
-async def world_with(server: EchoServer) -> AsyncGenerator[World, None]:
-    async with open_world() as world:
-        world.kernel.listen(SERVER, 80, server.serve, name=NAME)
-        world.kernel.listen(SERVER, 443, partial(server.serve_tls, SERVER_TLS))
-        yield world
 
 
 def client(world: World, *, tls: bool) -> AbstractAsyncContextManager[WebSocketConnection]:
     scheme = "wss" if tls else "ws"
     return open_websocket_url(world.pt, f"{scheme}://{NAME}/path?query", ssl_context=CLIENT_TLS if tls else None)
-
-
-each_transport = pytest.mark.parametrize("tls", [False, True], ids=["TCP", "TLS"])
 
 
 @each_transport

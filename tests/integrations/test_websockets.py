@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from functools import partial
 from typing import cast
 
@@ -14,9 +14,8 @@ from websockets.exceptions import ConnectionClosedError
 from websockets.trio.client import ClientConnection, connect as plain_connect
 from websockets.trio.server import ServerConnection, serve as plain_serve
 
-from tests.integrations._http import certify
-from tests.integrations._websocket import EchoServer
-from tests.integrations._world import SERVER, World, open_world
+from tests.integrations._websocket import CLIENT_TLS, NAME, SERVER_TLS, EchoServer, each_transport, world_with
+from tests.integrations._world import SERVER, World
 from trio_routes import NoRouteError, RouteLostError, Standing, Verdict, open_pt, testing
 from trio_routes.integrations.websockets import (
     GuardedClientConnection,
@@ -25,23 +24,9 @@ from trio_routes.integrations.websockets import (
     serve,
 )
 
-NAME = "feed.example"
-CLIENT_TLS, SERVER_TLS = certify(NAME)
-
-
-@asynccontextmanager
-async def world_with(server: EchoServer) -> AsyncGenerator[World, None]:
-    async with open_world() as world:
-        world.kernel.listen(SERVER, 80, server.serve, name=NAME)
-        world.kernel.listen(SERVER, 443, partial(server.serve_tls, SERVER_TLS))
-        yield world
-
 
 def client(world: World, *, tls: bool) -> connect:
     return connect(world.pt, f"wss://{NAME}/", ssl=CLIENT_TLS) if tls else connect(world.pt, f"ws://{NAME}/")
-
-
-each_transport = pytest.mark.parametrize("tls", [False, True], ids=["TCP", "TLS"])
 
 
 @each_transport
