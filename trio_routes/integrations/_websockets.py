@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack, cast, final
 import trio
 from websockets.client import process_exception
 from websockets.proxy import get_proxy
-from websockets.trio import client, server
+from websockets.trio import client, connection, server
 
 from .._pt import Pt
 from ..connections import Connection, ConnectOptions, GuardedStream, Policy
@@ -108,9 +108,7 @@ class ServerOptions(TypedDict, total=False):
     logger: LoggerLike | None
 
 
-class GuardedClientConnection(client.ClientConnection):
-    """A client's connection over a guarded stream."""
-
+class _Guarded(connection.Connection):
     @property
     def route(self) -> Connection:
         """The registry's record of it."""
@@ -124,30 +122,17 @@ class GuardedClientConnection(client.ClientConnection):
 
     @property
     def remote_address(self) -> tuple[str, int]:
-        """The server's address, or the proxy's."""
+        """The peer's address; a proxy's, where it goes through one."""
         flow = self.route.flow
         return str(flow.peer), flow.peer_port
 
 
-class GuardedServerConnection(server.ServerConnection):
+class GuardedClientConnection(_Guarded, client.ClientConnection):
+    """A client's connection over a guarded stream."""
+
+
+class GuardedServerConnection(_Guarded, server.ServerConnection):
     """A server's connection over a guarded stream."""
-
-    @property
-    def route(self) -> Connection:
-        """The registry's record of it."""
-        return _route_of(self.stream)
-
-    @property
-    def local_address(self) -> tuple[str, int]:
-        """The server's own address; the library's looks for a bare SocketStream."""
-        flow = self.route.flow
-        return str(flow.local), flow.local_port
-
-    @property
-    def remote_address(self) -> tuple[str, int]:
-        """The client's address."""
-        flow = self.route.flow
-        return str(flow.peer), flow.peer_port
 
 
 @final
