@@ -13,6 +13,7 @@ from .netlink import (
     HEADER_SIZE,
     NLM_F_DUMP_INTR,
     RTM_F_CLONED,
+    DumpDecoder,
     ErrorMessage,
     MessageType,
     NdUserOption,
@@ -29,7 +30,7 @@ from .netlink import (
     iter_messages,
     lone_message,
 )
-from .routing import Cache, Staging
+from .routing import Cache, Home, Staging
 
 # To look a member of an enumeration up takes longer than to look a route up (CPython 3.11), and these come by the
 # hundred thousand.
@@ -64,6 +65,7 @@ class Intake:
         self._cache = cache
         self._on_option = on_option
         self._routes = RouteDecoder()
+        self._dump: tuple[Staging, DumpDecoder[Home]] | None = None
 
     def apply(self, data: bytes) -> bool:
         """Apply a datagram of notifications; False where the kernel says in it that some are missing.
@@ -123,10 +125,12 @@ class Intake:
         Raises:
           NetlinkDecodeError: A message breaks its framing; what follows it in the datagram is lost.
         """
-        batch = self._routes.decode_many(data)
-        staging.take_routes(batch.runs)
-        said = DumpEnd(torn=bool(batch.flags & NLM_F_DUMP_INTR), routes=batch.messages)
-        for header, start, end in iter_messages(data, batch.end):
+        said, taken = DumpEnd(), 0
+        if staging.holds_routes:
+            batch = self._decoder_of(staging).decode(data)
+            staging.take_routes(batch.values, batch.destinations)
+            said.torn, said.routes, taken = bool(batch.flags & NLM_F_DUMP_INTR), len(batch.values), batch.end
+        for header, start, end in iter_messages(data, taken):
             said.torn |= bool(header.flags & NLM_F_DUMP_INTR)
             match header.type:
                 case MessageType.DONE:
@@ -135,13 +139,21 @@ class Intake:
                     said.result = decode_error(data, start, end)
                 case _:
                     self._stage_message(staging, header.type, data, start, end)
+        if said.result is not None:
+            self._dump = None
         return said
+
+    def _decoder_of(self, staging: Staging) -> DumpDecoder[Home]:
+        """What decodes the dump that is staged: one at a time comes in, and each is staged anew."""
+        if self._dump is None or self._dump[0] is not staging:
+            self._dump = staging, DumpDecoder(self._routes, staging.family, staging.home_of)
+        return self._dump[1]
 
     def _stage_message(self, staging: Staging, kind: int, data: bytes, start: int, end: int) -> None:
         match kind:
             case MessageType.RTM_NEWROUTE:
                 destination, body = self._routes.decode(data, start, end)
-                staging.take_routes([(body, (destination,))])
+                staging.take_route(destination, body)
             case MessageType.RTM_NEWLINK:
                 staging.take_link(decode_link(data, start, end))
             case MessageType.RTM_NEWADDR:

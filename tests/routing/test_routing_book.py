@@ -159,10 +159,6 @@ def test_bodies_are_exchanged_under_all_prefixes_as_one_by_one(
         assert_same(tables, plain)
 
 
-def no_more(_: RouteBody) -> None:
-    raise AssertionError("all of them are known")
-
-
 @settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 2), st.lists(st.integers(0, 300), min_size=1, max_size=20)), max_size=12),
@@ -173,11 +169,11 @@ def test_what_is_loaded_in_runs_is_what_is_put_one_by_one(runs: list[tuple[int, 
         patch.setattr(_tables, "SPLIT", split)
         tables, plain = RouteTables(AF_INET), dict[NodeKey, tuple[RouteBody, ...]]()
         routes = [route_to(24, 2, metric) for metric in range(3)]
-        homes = {id(route): tables.home_of(route) for route in routes}
+        homes = [tables.home_of(route) for route in routes]
         for way, numbers in runs:
             # 300 neighbouring /24s, on both sides of a bucket's end.
             destinations = [0x0A00F000 + (number << 8) for number in numbers]
-            tables.load([(routes[way], destinations)], homes, no_more)
+            tables.load([homes[way]] * len(destinations), destinations)
             for destination in destinations:
                 known = plain.get((254, 24, destination), ())
                 if routes[way] not in known:
@@ -212,7 +208,7 @@ def walked(tables: RouteTables) -> Iterable[dict[int, int]]:
 @pytest.mark.skipif(not gc.is_tracked({0: []}) or gc.is_tracked({0: 0}), reason="this Python walks through every dict")
 def test_the_collector_does_not_walk_through_the_tables() -> None:
     tables = RouteTables(AF_INET)
-    tables.load([(route_to(24, 2, 0), [number << 8 for number in range(10_000)])], {}, tables.home_of)
+    tables.load([tables.home_of(route_to(24, 2, 0))] * 10_000, [number << 8 for number in range(10_000)])
     tables.put((254, 24, 0), (route_to(24, 3, 0),))
     tables.put((254, 24, 256), (route_to(24, 2, 0), route_to(24, 2, 1)))
     tables.put((254, 24, 512), ())

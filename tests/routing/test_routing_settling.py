@@ -63,7 +63,8 @@ def test_every_difference_is_taken_or_kept_and_only_doubtful_ones_stay_open(
 
 def take(staging: Staging, *routes: tuple[int, RouteBody]) -> None:
     """Take routes in as a dump brings them, one after the other."""
-    staging.take_routes([(route, [destination]) for destination, route in routes])
+    for destination, route in routes:
+        staging.take_route(destination, route)
 
 
 class FakeKernel:
@@ -170,7 +171,7 @@ def test_once_nothing_is_doubtful_the_cache_equals_the_kernel(
         staging = cache.stage(Part.IPV4_ROUTES, doubts)
         happen(between[0])
         for destination, then in zip(DESTINATIONS, between[1:4], strict=True):
-            staging.take_routes([(route, [destination]) for route in kernel.routes.get(destination, ())])
+            take(staging, *((destination, route) for route in kernel.routes.get(destination, ())))
             happen(then)
         doubts = settle_one_by_one(cache, staging, between[4:], happen, decided)
         assert doubts is not EVERYTHING

@@ -207,8 +207,8 @@ from ._route import (
     decode_route as decode_route,
     encode_route as encode_route,
 )
-from ._route_columns import Run as Run
-from ._route_decoder import RouteBatch as RouteBatch, RouteDecoder as RouteDecoder
+from ._route_decoder import RouteDecoder as RouteDecoder
+from ._route_dump import DumpDecoder as DumpDecoder, RouteBatch as RouteBatch
 from ._rule import (
     FIB_RULE_FIND_SADDR as FIB_RULE_FIND_SADDR,
     FIB_RULE_IIF_DETACHED as FIB_RULE_IIF_DETACHED,

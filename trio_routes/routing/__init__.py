@@ -24,6 +24,7 @@ from ._staging import (
     Part as Part,
     Staging as Staging,
 )
+from ._tables import Home as Home
 from ._values import (
     Address as Address,
     IPNetwork as IPNetwork,

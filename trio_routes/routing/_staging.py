@@ -39,7 +39,6 @@ from ..netlink import (
     NexthopMessage,
     RouteBody,
     RuleMessage,
-    Run,
 )
 from ._differences import Difference
 from ._rules import in_order, without_state
@@ -68,6 +67,7 @@ class Part(enum.Enum):
 ROUTES_OF = {AF_INET: Part.IPV4_ROUTES, AF_INET6: Part.IPV6_ROUTES}
 RULES_OF = {AF_INET: Part.IPV4_RULES, AF_INET6: Part.IPV6_RULES}
 SWITCHES_OF = {AF_INET: Part.IPV4_SWITCHES, AF_INET6: Part.IPV6_SWITCHES}
+_ROUTES = frozenset(ROUTES_OF.values())
 _FAMILY_OF = {part: family for parts in (ROUTES_OF, RULES_OF, SWITCHES_OF) for family, part in parts.items()}
 
 # Which entries of a part are not known to be true; None is every one, also those that nobody has heard of.
@@ -128,7 +128,7 @@ class Staging:
       part: Which part.
       doubts: What of that part was doubtful when the dump began.
       state: What the dump says; only that part of it is filled in.
-      flagged: Bodies as the dump showed them, with DEAD or LINKDOWN flags.
+      flagged: Bodies as the dump showed them, with DEAD or LINKDOWN flags; some perhaps more than once.
       touched: Entries that a notification spoke of since the dump began.
       late: Those of them that are to be decided of anew, since settling began.
       differing: Prefixes under which the complete dump was found to differ from the living tables.
@@ -157,9 +157,6 @@ class Staging:
         self.differing: dict[NodeKey, None] = {}
         self.ways: set[int] = set()
         self.contested = False
-        # Bodies come as shared objects, hundreds of thousands of times; found by identity, which needs them kept.
-        self._homes: dict[int, Home | None] = {}
-        self._met: list[RouteBody] = []
 
     def touch(self, key: Hashable) -> None:
         """A notification spoke of an entry."""
@@ -179,23 +176,26 @@ class Staging:
         """Note a difference in which the dump is wrong."""
         self.exceptions.append(Difference(self.part.value, subject, cached, dumped))
 
-    def take_routes(self, runs: Iterable[Run]) -> None:
-        """Take runs of routes in, as (body, destinations), each behind those of its prefix."""
-        tables = self.state.tables.get(self.family)
-        if tables is None:
-            return
-        tables.load(runs, self._homes, self._meet)
+    @property
+    def holds_routes(self) -> bool:
+        """Whether the part is routes, of one family."""
+        return self.part in _ROUTES
 
-    def _meet(self, received: RouteBody) -> Home | None:
-        home: Home | None = None
+    def home_of(self, received: RouteBody) -> Home:
+        """Where the routes of a body of this family go, for `take_routes`."""
+        if has_state(received):
+            self.flagged.append(received)
+        return self.state.tables[self.family].home_of(plain(received))
+
+    def take_routes(self, homes: Iterable[Home], destinations: Iterable[int]) -> None:
+        """Take routes in, by the homes of their bodies, each behind those of its prefix."""
+        self.state.tables[self.family].load(homes, destinations)
+
+    def take_route(self, destination: int, body: RouteBody) -> None:
+        """Take one route in, behind those of its prefix."""
         # A kernel without IPv6 answers a request for IPv6 routes with those of all families.
-        if received.family == self.family:
-            if has_state(received):
-                self.flagged.append(received)
-            home = self.state.tables[self.family].home_of(plain(received))
-        self._homes[id(received)] = home
-        self._met.append(received)
-        return home
+        if self.holds_routes and body.family == self.family:
+            self.take_routes([self.home_of(body)], [destination])
 
     def take_link(self, message: LinkMessage) -> None:
         """Take a link in."""

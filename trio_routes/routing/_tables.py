@@ -32,8 +32,6 @@ Home: TypeAlias = tuple[int, list[Nodes]]
 PIECE = 4096
 # Prefixes of one length that are kept in one dict; to split so many takes a millisecond.
 SPLIT = 8192
-# Runs of routes up to this length are put in one by one, which takes less time than to find out what else could be done.
-_SHORT = 4
 # How far `pick` walks into a dict; some 0.3 ms.
 _REACH = 50_000
 
@@ -219,50 +217,24 @@ class RouteTables:
         self._pin(number)
         return number, self._place_at(body.table, body.prefix_length).by_bucket
 
-    def load(
-        self,
-        runs: Iterable[tuple[RouteBody, Sequence[int]]],
-        homes: Mapping[int, Home | None],
-        meet: Callable[[RouteBody], Home | None],
-    ) -> None:
-        """Take in runs of routes that differ only in their destination, each route behind those of its prefix.
+    def load(self, homes: Iterable[Home], destinations: Iterable[int]) -> None:
+        """Take routes in, each behind those of its prefix.
+
+        One by one: whatever finds out first which of them could be put in together takes longer (measured), as most
+        of the time goes by within the dicts.
 
         Args:
-          runs: (body, destinations). Often of one destination, and a million of them: this loop is a third of what
-            reading a dump takes here, which is why it does everything itself.
-          homes: By the `id()` of a body, which is found faster than the body, where its routes go; None is nowhere.
-          meet: Asked that of a body that is not in `homes`.
+          homes: Where each goes, as `home_of` its body said.
+          destinations: Its destination; as many.
         """
         shift, bucket = self._shift, BUCKET
-        for body, destinations in runs:
-            try:
-                home = homes[id(body)]
-            except KeyError:
-                home = meet(body)
-            if home is None:
-                continue
-            number, by_bucket = home
-            if len(destinations) > _SHORT and self._load_at_once(number, by_bucket, destinations):
-                continue
-            for destination in destinations:
-                nodes = by_bucket[destination >> shift & bucket]
-                known = nodes.setdefault(destination, number)
-                if known != number:
-                    nodes[destination] = self._joined.get((known, number)) or self._join(known, number)
+        for (number, by_bucket), destination in zip(homes, destinations, strict=True):
+            nodes = by_bucket[destination >> shift & bucket]
+            known = nodes.setdefault(destination, number)
+            if known != number:
+                nodes[destination] = self._joined.get((known, number)) or self._join(known, number)
         for place in self._places.values():
             self._mind_size(place)
-
-    def _load_at_once(self, number: int, by_bucket: Sequence[Nodes], destinations: Sequence[int]) -> bool:
-        """Put many new prefixes of one dict in; False where they are not all new, or not of one."""
-        low, high = min(destinations), max(destinations)
-        nodes = by_bucket[low >> self._shift & BUCKET]
-        if low >> self._shift != high >> self._shift and by_bucket[0] is not by_bucket[1]:
-            return False
-        new = dict.fromkeys(destinations, number)
-        if not nodes.keys().isdisjoint(new.keys()):
-            return False
-        nodes.update(new)
-        return True
 
     def _join(self, known: int, number: int) -> int:
         """The node that comes of a route behind those that its prefix has: the same few, again and again."""
@@ -278,17 +250,23 @@ class RouteTables:
 
     def loaded(self) -> Iterator[None]:
         """Count what was loaded, some of it at a time, when there is no more to come. Until then nothing is counted."""
-        book = self._book
+        book, counted = self._book, 0
         for place in self._places.values():
             for nodes in place.dicts:
-                for number, count in Counter(nodes.values()).items():
-                    self._count(number, count)
-                if len(nodes) >= PIECE:
-                    yield
-        for number in self._pinned:
-            book.release(number)
-        self._pinned.clear()
+                numbers = iter(nodes.values())
+                while piece := Counter(islice(numbers, PIECE)):
+                    for number, count in piece.items():
+                        self._count(number, count)
+                    counted += sum(piece.values())
+                    if counted >= PIECE:
+                        counted = 0
+                        yield
         self._joined.clear()
+        for at, number in enumerate(self._pinned, start=1):
+            book.release(number)
+            if at % PIECE == 0:
+                yield
+        self._pinned.clear()
 
     # ---- what uses a link or a nexthop object ----------------------------------------------------
 
