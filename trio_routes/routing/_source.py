@@ -113,15 +113,26 @@ _LINK_LOCAL = 2
 
 def select_ipv6(state: State, destination: int, ifindex: int) -> IPAddress | None:
     """Choose an IPv6 source address for a destination, as an integer, by a link; None where there is none."""
-    candidates = list(_candidates(state, destination, ifindex))
-    if len(candidates) < 2:
-        return candidates[0].address if candidates else None
-    return max(candidates, key=lambda entry: rank_ipv6(entry, destination, ifindex)).address
+    candidates = _candidates(state, destination, ifindex)
+    if len(candidates) > 1:
+        # Mostly the first rules decide, and the labels, which take longest, need not be looked up.
+        wanted = _scope(destination)
+        ranks = [_first_rules(entry, destination, wanted, ifindex) for entry in candidates]
+        best = max(ranks)
+        candidates = [entry for entry, rank in zip(candidates, ranks, strict=True) if rank == best]
+    if len(candidates) > 1:
+        return max(candidates, key=lambda entry: _last_rules(entry, destination)).address
+    return candidates[0].address if candidates else None
 
 
 def rank_ipv6(entry: Address, destination: int, ifindex: int) -> tuple[int, ...]:
     """How well an address serves as the source for a destination by a link: greater is better."""
-    value, wanted = int(entry.address), _scope(destination)
+    first = _first_rules(entry, destination, _scope(destination), ifindex)
+    return (*first, *_last_rules(entry, destination))
+
+
+def _first_rules(entry: Address, destination: int, wanted: int, ifindex: int) -> tuple[int, ...]:
+    value = int(entry.address)
     scope = _scope(value)
     return (
         value == destination,
@@ -129,20 +140,29 @@ def rank_ipv6(entry: Address, destination: int, ifindex: int) -> tuple[int, ...]
         1000 - scope if scope >= wanted else scope,
         not entry.flags & IFA_F_DEPRECATED,
         entry.ifindex == ifindex,
+    )
+
+
+def _last_rules(entry: Address, destination: int) -> tuple[int, ...]:
+    value = int(entry.address)
+    return (
         _label(value) == _label(destination),
         bool(entry.flags & IFA_F_TEMPORARY),
         min(entry.prefix_length, 128 - (value ^ destination).bit_length()),
     )
 
 
-def _candidates(state: State, destination: int, ifindex: int) -> Iterator[Address]:
+def _candidates(state: State, destination: int, ifindex: int) -> list[Address]:
     # To a multicast group or a link-local address only the outgoing link's own addresses come into question.
-    near = destination >> 120 == 0xFF or _scope(destination) <= _LINK_LOCAL
-    vrf = 0 if near else vrf_of(state, ifindex)
+    if destination >> 120 == 0xFF or _scope(destination) <= _LINK_LOCAL:
+        return [entry for entry in state.addresses.on_link(ifindex, AF_INET6) if not _is_doubtful(entry.flags)]
+    vrf = vrf_of(state, ifindex)
     # Addresses of links that are down count where they are kept (keep_addr_on_down).
-    for number in (ifindex,) if near else sorted(state.links):
-        if near or vrf_of(state, number) == vrf:
-            yield from (a for a in state.addresses.on_link(number, AF_INET6) if not _is_doubtful(a.flags))
+    return [
+        entry
+        for entry in state.addresses.ipv6_by_link()
+        if entry.ifindex in state.links and vrf_of(state, entry.ifindex) == vrf and not _is_doubtful(entry.flags)
+    ]
 
 
 def _is_doubtful(flags: int) -> bool:

