@@ -172,3 +172,68 @@ async def test_a_lookup_that_goes_wrong_is_noticed_by_the_kernels_answer(
         assert len(said) == 1 and "via 10.0." in said[0] and caplog.records[0].levelno == logging.WARNING
         await it.until(lambda: it.statistics.resyncs == 1)
         await it.until(lambda: any(batch.resynced for batch in it.batches))
+
+
+def by_objects(host: testing.Host) -> None:
+    """Nexthop objects, a group of two among them, and routes of both families by each."""
+    for command in (
+        "nexthop add id 1 via 10.0.0.1 dev d0",
+        "nexthop add id 2 via 10.0.1.1 dev d1",
+        "nexthop add id 3 group 1/2",
+        "nexthop add id 4 via 2001:db8:0::1 dev d0",
+        "nexthop add id 5 via 2001:db8:1::1 dev d1",
+        "nexthop add id 6 group 4/5",
+        "route add 192.0.2.0/25 nhid 1",
+        "route add 192.0.2.128/25 nhid 3",
+        "route add 192.0.2.128/25 via 10.0.0.9 metric 7",
+        "-6 route add 2001:db8:a::/48 nhid 4",
+        "-6 route add 2001:db8:b::/48 nhid 6",
+    ):
+        assert not ip(host, command)
+
+
+def naming_objects(it: Audited) -> set[str]:
+    return {str(route.destination) for route in it.cache.routes() if route.body.nexthop_id}
+
+
+async def test_how_routes_by_nexthop_objects_are_shown_is_no_difference(host: testing.Host) -> None:
+    by_objects(host)
+    async with audited(host, Question(ip_address("192.0.2.200")), Question(ip_address("2001:db8:b::7"))) as it:
+        for mode in (0, 1, 0):
+            host.sysctl("net.ipv4.nexthop_compat_mode", mode)
+            await it.audits(1)
+        assert it.statistics.audit_differences == 0 and it.found == 0
+        assert not any(batch.routes for batch in it.batches)
+        assert len(naming_objects(it)) == 4
+        assert len(it.cache.lookup(ip_address("192.0.2.200")).hops) == 2
+
+
+@pytest.mark.parametrize("mode", [0, 1])
+async def test_a_route_that_was_shown_in_another_form_goes_when_it_is_deleted(host: testing.Host, mode: int) -> None:
+    host.sysctl("net.ipv4.nexthop_compat_mode", 1 - mode)
+    by_objects(host)
+    async with audited(host) as it:
+        host.sysctl("net.ipv4.nexthop_compat_mode", mode)
+        for command in (
+            "route del 192.0.2.0/25",
+            "route del 192.0.2.128/25 metric 0",
+            "-6 route del 2001:db8:a::/48",
+            "-6 route del 2001:db8:b::/48",
+        ):
+            assert not ip(host, command)
+        it.follower.apply_pending()
+        assert not naming_objects(it)
+        assert it.cache.lookup(ip_address("192.0.2.200")).gateways == (ip_address("10.0.0.9"),)
+
+
+async def test_a_group_that_shrank_without_a_word_is_no_difference_and_its_routes_can_go(host: testing.Host) -> None:
+    by_objects(host)
+    async with audited(host) as it:
+        assert not ip(host, "link set d1 down")
+        await it.audits(1)
+        assert it.statistics.audit_differences == 0
+        assert len(it.cache.lookup(ip_address("192.0.2.200")).hops) == 1
+        assert not ip(host, "route del 192.0.2.128/25 metric 0")
+        assert not ip(host, "-6 route del 2001:db8:b::/48")
+        it.follower.apply_pending()
+        assert naming_objects(it) == {"192.0.2.0/25", "2001:db8:a::/48"}

@@ -86,6 +86,20 @@ def test_ipv4_messages_of_known_routes_change_nothing_and_unknown_removals_neith
     assert remove_ipv4((A, B), A) == Edit((B,), A, None)
 
 
+def test_a_route_by_a_nexthop_object_is_the_same_however_the_object_is_expanded() -> None:
+    # net.ipv4.nexthop_compat_mode can be turned, and a group shrinks, without a word about the routes.
+    full, other = four(2, nexthop_id=7), four(2, nexthop_id=8)
+    bare = attrs.evolve(full, nexthops=())
+    assert remove_ipv4((A, full, other), bare) == Edit((A, other), full, None)
+    assert remove_ipv4((A, bare), full) == Edit((A,), bare, None)
+    assert remove_ipv4((A, other), bare) == Edit((A, other))
+    assert add_ipv4((A, full), bare, APPEND) == Edit((A, bare), full, bare)
+    group = attrs.evolve(six(2, 3), nexthop_id=7)
+    shrunk = attrs.evolve(six(2), nexthop_id=7)
+    assert remove_ipv6((six(4), group), shrunk) == Edit((six(4),), group, None)
+    assert add_ipv6((group,), shrunk, ADD) == Edit((shrunk,), group, shrunk)
+
+
 def test_an_ipv6_append_lists_the_whole_group_and_takes_its_place() -> None:
     one, both = six(2), six(3, 2)
     assert add_ipv6((), one, ADD).routes == (one,)

@@ -17,6 +17,10 @@ have a gateway, no nexthop object and no router-advertisement origin form one si
 which is one multipath body here; a message about it lists the whole resulting group. Others
 are entries beside it, each known by its next hop.
 
+A route that names a nexthop object is shown with what the object leads to, or without
+(net.ipv4.nexthop_compat_mode), and a group shrinks without a word: so that expansion is no part of
+what makes it the same route (`unexpanded`).
+
 A message equal to a known entry only refreshes it. An unknown removal is normal (the cache has
 derived it from a link's message already) and does nothing.
 """
@@ -30,6 +34,9 @@ import attrs
 from ..netlink import AF_INET6, NLM_F_APPEND, NLM_F_REPLACE, RTPROT_RA, RTPROT_REDIRECT, RouteBody
 
 Node: TypeAlias = RouteBody | tuple[RouteBody, ...]
+
+# Of rtm_flags, those that are a single next hop's.
+_HOP_FLAGS = 0xFF
 
 
 def bodies(node: Node | None) -> tuple[RouteBody, ...]:
@@ -46,6 +53,23 @@ def node_of(routes: tuple[RouteBody, ...]) -> Node | None:
     return routes or None
 
 
+def unexpanded(body: RouteBody) -> RouteBody:
+    """A body without what its nexthop object was expanded to when it was shown; of other routes it is all there is."""
+    if not body.nexthop_id:
+        return body
+    return attrs.evolve(body, flags=body.flags & ~_HOP_FLAGS, nexthops=(), multipath=False)
+
+
+def _place_of(routes: tuple[RouteBody, ...], body: RouteBody) -> int | None:
+    """Where in an IPv4 node a route is, however its nexthop object was expanded; None where it is not."""
+    if body in routes:
+        return routes.index(body)
+    if not body.nexthop_id:
+        return None
+    sought = unexpanded(body)
+    return next((at for at, known in enumerate(routes) if unexpanded(known) == sought), None)
+
+
 @attrs.frozen(slots=True)
 class Edit:
     """What a message did to a node: its routes now, and the route that went and the one that came."""
@@ -57,8 +81,11 @@ class Edit:
 
 def add_ipv4(routes: tuple[RouteBody, ...], body: RouteBody, flags: int) -> Edit:
     """Apply an RTM_NEWROUTE of IPv4."""
-    if body in routes:
-        return Edit(routes)
+    known_at = _place_of(routes, body)
+    if known_at is not None:
+        if routes[known_at] == body:
+            return Edit(routes)
+        return Edit((*routes[:known_at], body, *routes[known_at + 1 :]), routes[known_at], body)
     slot = [i for i, known in enumerate(routes) if (known.tos, known.priority) == (body.tos, body.priority)]
     if flags & NLM_F_REPLACE and slot:
         at = slot[0]
@@ -76,9 +103,9 @@ def add_ipv4(routes: tuple[RouteBody, ...], body: RouteBody, flags: int) -> Edit
 
 def remove_ipv4(routes: tuple[RouteBody, ...], body: RouteBody) -> Edit:
     """Apply an RTM_DELROUTE of IPv4."""
-    if body not in routes:
+    at = _place_of(routes, body)
+    if at is None:
         return Edit(routes)
-    at = routes.index(body)
     return Edit((*routes[:at], *routes[at + 1 :]), routes[at], None)
 
 
@@ -101,8 +128,11 @@ def _same_ipv6(one: RouteBody, other: RouteBody) -> bool:
     return (
         slot_of(one) == slot_of(other)
         and one.nexthop_id == other.nexthop_id
-        and [(hop.ifindex, hop.gateway) for hop in one.nexthops]
-        == [(hop.ifindex, hop.gateway) for hop in other.nexthops]
+        and (
+            one.nexthop_id != 0
+            or [(hop.ifindex, hop.gateway) for hop in one.nexthops]
+            == [(hop.ifindex, hop.gateway) for hop in other.nexthops]
+        )
     )
 
 

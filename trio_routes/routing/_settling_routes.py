@@ -21,7 +21,7 @@ from ..netlink import AF_INET6, RouteBody
 from ._changes import FOUND_BY_DUMP, RouteChange
 from ._differences import Difference, Prefix
 from ._editor import Editor
-from ._nodes import bodies, joins_siblings, slot_of
+from ._nodes import bodies, joins_siblings, slot_of, unexpanded
 from ._staging import EVERYTHING, Doubts, Staging, weigh
 from ._tables import PIECE, NodeKey, RouteTables
 
@@ -124,8 +124,14 @@ class _Decision:
         for key in keys:
             self._taken.pop(key, None)
             self._found.pop(key, None)
-            if living.get(key) != staged.get(key) and not (audited and _explain(staging, key, living.at(key))):
-                differing.append(key)
+            before, after = living.at(key), staged.at(key)
+            if before == after or (audited and _explain(staging, key, before)):
+                continue
+            if _are_alike(before, after):
+                if key in staging.touched:
+                    staged.put(key, before)  # of two forms of the same, that of the notification is the newer one
+                continue
+            differing.append(key)
         taken, kept, still_open = weigh(differing, staging.touched, staging.contested, staging.doubts, staging.confirm)
         # Open is what was once: the dump that settles it must begin later.
         self._open |= still_open
@@ -146,6 +152,11 @@ class _Decision:
                 for _ in range(PIECE):
                     entries.popitem()
                 yield
+
+
+def _are_alike(before: Iterable[RouteBody], after: Iterable[RouteBody]) -> bool:
+    """Whether routes differ only in how nexthop objects were expanded when they were shown."""
+    return list(map(unexpanded, before)) == list(map(unexpanded, after))
 
 
 def _changes_of(destination: int, before: tuple[RouteBody, ...], after: tuple[RouteBody, ...]) -> Iterator[RouteChange]:
@@ -176,7 +187,7 @@ def _explain(staging: Staging, key: NodeKey, before: tuple[RouteBody, ...]) -> b
         # Behind the others of its slot; the sort is stable.
         after = tuple(sorted((*after, *hidden), key=lambda body: (-body.source_length, body.source, body.priority)))
         staged.put(key, after)
-    return Counter(before) == Counter(after)
+    return Counter(map(unexpanded, before)) == Counter(map(unexpanded, after))
 
 
 def _hidden(before: tuple[RouteBody, ...], after: tuple[RouteBody, ...]) -> list[RouteBody]:
@@ -187,11 +198,12 @@ def _hidden(before: tuple[RouteBody, ...], after: tuple[RouteBody, ...]) -> list
     (docs/kernel.md). What stands before the group, or has no group in its slot, is not skipped.
     """
     groups = {slot_of(body) for body in after if joins_siblings(body) and len(body.nexthops) > 1}
+    shown = set(map(unexpanded, after))
     passed: set[tuple[int, int, int]] = set()
     hidden: list[RouteBody] = []
     for body in before:
         if joins_siblings(body):
             passed.add(slot_of(body))
-        elif body not in after and slot_of(body) in groups & passed:
+        elif unexpanded(body) not in shown and slot_of(body) in groups & passed:
             hidden.append(body)
     return hidden
