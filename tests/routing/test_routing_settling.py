@@ -327,6 +327,27 @@ def test_a_route_that_the_kernels_dump_hides_is_kept_by_an_audit_only() -> None:
         assert len(host.cache.take_changes().routes) == 2 - expected
 
 
+@pytest.mark.parametrize("believed", [True, False])
+def test_what_a_dump_leaves_behind_is_freed_piece_by_piece_whether_it_was_believed_or_not(
+    monkeypatch: pytest.MonkeyPatch, believed: bool
+) -> None:
+    # A hundred thousand entries freed in one go stop the loop for 20 ms.
+    monkeypatch.setattr(_settling_routes, "PIECE", 4)
+    host = Host()
+    living = host.cache.state.tables[AF_INET]
+    staging = host.cache.stage(Part.IPV4_ROUTES, EVERYTHING)
+    staged = staging.state.tables[AF_INET]
+    for number in range(20):
+        host.add(f"10.0.{number}.0/24", hop(ETH0))
+        staging.take_route(*body(f"10.1.{number}.0/24", hop(ETH0)))
+    if not believed:
+        host.link(ETH1, 0)  # its routes went without a word, whichever they were
+    pieces = host.cache.settle_in_pieces(staging)
+    left = [(unused.prefixes(), len(staging.touched)) for _ in pieces for unused in [living if believed else staged]]
+    assert host.cache.state.tables[AF_INET] is (staged if believed else living)
+    assert left[-1] == (0, 4)
+
+
 def test_routes_of_another_family_in_a_dump_are_left_out() -> None:
     # A kernel without IPv6 answers a request for IPv6 routes with those of all families.
     cache = Cache()

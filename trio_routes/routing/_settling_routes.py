@@ -43,8 +43,8 @@ def settle_routes(editor: Editor, staging: Staging) -> Generator[None, None, Dou
             yield
     editor.staging = None
     still = decision.carry_out()
-    if editor.state.tables[staging.family] is staged and not at_once:
-        yield from living.take_apart()
+    if not at_once:
+        yield from (living if editor.state.tables[staging.family] is staged else staged).take_apart()
         yield from decision.take_apart()
     return still
 
@@ -151,6 +151,11 @@ class _Decision:
             while len(entries) > PIECE:
                 for _ in range(PIECE):
                     entries.popitem()
+                yield
+        for keys in (self._staging.touched, self._staging.late):
+            while len(keys) > PIECE:
+                for _ in range(PIECE):
+                    keys.pop()
                 yield
 
 
