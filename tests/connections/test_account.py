@@ -9,9 +9,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.connections._watch import FAR, Watch, register
 from tests.connections.network import C1, C2, NO_CARRIER
-from tests.connections.test_prober import register
-from tests.connections.test_reassess import FAR, Watch
 from trio_routes.connections import Connection, Flow, Policy, Standing, Verdict
 from trio_routes.connections._account import account_of
 

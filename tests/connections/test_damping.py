@@ -9,8 +9,8 @@ import trio
 from hypothesis import given, strategies as st
 from trio.testing import MockClock
 
+from tests.connections._watch import Watch, standing
 from tests.connections.test_account import explained
-from tests.connections.test_reassess import Watch, standing
 from trio_routes.connections import Connection, Policy, Standing
 from trio_routes.connections._clock import BOUND_SECONDS, FLAPPING_SECONDS, STEADY, damped, returned
 

@@ -10,8 +10,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.connections._watch import Watch, standing
 from tests.connections._world import loopback_pair
-from tests.connections.test_reassess import Watch, standing
 from trio_routes import ConnectionLost, ConnectionRecovered, ConnectionSuspect
 from trio_routes.connections import Connection, Policy, Standing, Verdict
 from trio_routes.connections._clock import MOST_LOOK_SECONDS, Mode

@@ -6,10 +6,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.connections._watch import FAR, Watch, register
 from tests.connections._world import OTHER_PEER, UPLINK, World
 from tests.connections.network import C2
-from tests.connections.test_prober import register
-from tests.connections.test_reassess import FAR, Watch
 from trio_routes.connections import Connection, Connections, Loss, Policy, Verdict
 from trio_routes.netlink import AF_INET, LinkMessage
 from trio_routes.routing import Outcome

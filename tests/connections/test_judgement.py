@@ -7,7 +7,6 @@ the order of messages within a batch does not matter
 
 from __future__ import annotations
 
-import math
 from random import Random
 
 import trio
@@ -15,9 +14,8 @@ import trio.testing
 from hypothesis import given, settings, strategies as st
 from trio.testing import MockClock
 
+from tests.connections._watch import FOR_EVER, UNASKED, Watch, flows, register, standing, toggles
 from tests.connections.network import C1, C2, C3, LO, NO_CARRIER
-from tests.connections.test_prober import register
-from tests.connections.test_reassess import FOR_EVER, Watch, flows, standing, toggles
 from trio_routes import ConnectionRecovered, ConnectionRerouted, ConnectionSuspect
 from trio_routes.connections import Connection, Flow, Policy, Standing, Verdict
 from trio_routes.connections._clock import BOUND_SECONDS
@@ -28,15 +26,6 @@ steps = st.integers(0, 19)
 batches = st.lists(st.lists(steps, min_size=1, max_size=3), max_size=6)
 # Steps that set apart things: in whatever order they are done, the same comes of it.
 APART = (0, 1, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19)
-
-UNASKED = Policy(
-    no_route=math.inf,
-    rejected=math.inf,
-    source_gone=math.inf,
-    peer_moved=math.inf,
-    carrier_lost=math.inf,
-    ask_kernel=False,
-)
 
 
 def begin(family: int, beginning: list[int]) -> Watch:

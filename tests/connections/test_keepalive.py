@@ -11,8 +11,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.connections._watch import Watch
 from tests.connections._world import loopback_pair
-from tests.connections.test_reassess import Watch
 from trio_routes.connections._connection import Record
 from trio_routes.connections._keepalive import Line
 from trio_routes.connections._loan import _loans

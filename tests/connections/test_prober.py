@@ -10,10 +10,10 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
+from tests.connections._watch import FAR, Peer, Watch, register, standing
 from tests.connections.network import C2
-from tests.connections.test_reassess import FAR, Stream, Watch, standing
 from trio_routes import ConnectionLost, ConnectionRecovered, ConnectionSuspect
-from trio_routes.connections import Connection, Flow, Policy, ProbeAnswer, Standing, Verdict
+from trio_routes.connections import Connection, Policy, ProbeAnswer, Standing, Verdict
 from trio_routes.connections._connection import Record
 from trio_routes.connections._deadlines import Deadlines
 from trio_routes.connections._evidence import Reply
@@ -229,34 +229,6 @@ async def test_turns_that_were_not_taken_are_free_again(desk: Desk, autojump_clo
 
 
 # ---- with the court ------------------------------------------------------------------------------------------
-
-
-class Peer(Stream):
-    """A stream whose peer can be played asking."""
-
-    def __init__(self, flow: Flow, answer: ProbeAnswer) -> None:
-        super().__init__(flow)
-        self.answer: ProbeAnswer = answer
-        self.asked: list[float] = []
-
-    def ask(self) -> ProbeAnswer:
-        self.asked.append(trio.current_time())
-        return self.answer
-
-
-@pytest.fixture
-async def watch(family: int, nursery: trio.Nursery) -> Watch:
-    watch = Watch(family)
-    await nursery.start(watch.reassessor.run)
-    return watch
-
-
-def register(
-    watch: Watch, answer: ProbeAnswer, *, policy: Policy | None = None, flow: Flow | None = None
-) -> tuple[Connection, Peer]:
-    peer = Peer(flow or watch.site.flow(), answer)
-    watch.streams.append(peer)
-    return watch.registry.register(peer, policy=policy), peer
 
 
 async def test_nobody_is_asked_before_things_have_settled(watch: Watch, autojump_clock: MockClock) -> None:

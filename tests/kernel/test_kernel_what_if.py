@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import pytest
 import trio
 
+from tests.connections._watch import UNASKED
 from tests.lab.waiting import until
-from trio_routes import Connection, Policy, Standing, Verdict, open_pt
+from trio_routes import Connection, Standing, Verdict, open_pt
 from trio_routes.testing import Lab, TwoUplinks
 
 pytestmark = pytest.mark.netns
-
-# Nobody is ended and nobody is asked: what the judge says stays to be read.
-FOR_EVER = Policy(
-    no_route=math.inf,
-    rejected=math.inf,
-    source_gone=math.inf,
-    peer_moved=math.inf,
-    carrier_lost=math.inf,
-    egress_changed=math.inf,
-    gateway_changed=math.inf,
-    ask_kernel=False,
-)
 
 
 def defaults_go(net: TwoUplinks) -> None:
@@ -51,7 +39,7 @@ async def test_what_it_says_is_what_the_kernel_makes_of_it(
 ) -> None:
     net = lab.two_uplinks(nat=False, lte_metric=900 if lte else None)
     streams: list[trio.SocketStream] = []
-    async with open_pt(netns=net.device.netns, policy=FOR_EVER) as pt:
+    async with open_pt(netns=net.device.netns, policy=UNASKED) as pt:
         connections: list[Connection] = []
         for host, addresses in ((net.server, net.server_addresses), (net.neighbour, net.neighbour_addresses)):
             for family in (4, 6):
