@@ -302,18 +302,21 @@ class Pt:
         self,
         host: str | IPAddress,
         *,
+        port: int | None = None,
         source: str | IPAddress | None = None,
         device: str | None = None,
         mark: int = 0,
     ) -> Resolution:
         """Wait until there is a way to a host; at once where there is, or where nothing is monitored. A checkpoint.
 
-        The answer is advice, true when given.
+        The answer is advice, true when given. It is one for TCP to `port` if that is given, where policy rules may
+        select by it (``ip rule ... dport``).
 
         Raises:
+          ValueError: A port that cannot be.
           trio.ClosedResourceError: The pt closed meanwhile.
         """
-        return await connections.wait_routable(self._here(), host, source=source, device=device, mark=mark)
+        return await connections.wait_routable(self._here(), host, port=port, source=source, device=device, mark=mark)
 
     # ---- events ----------------------------------------------------------------------------
 

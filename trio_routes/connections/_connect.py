@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import ssl
 from collections.abc import Sequence
 from ipaddress import IPv6Address, ip_address
@@ -82,8 +83,12 @@ class Egress:
             uid=os.geteuid(),
         )
 
-    def lookup(self, address: IPAddress, cache: Cache) -> Resolution:
-        """Which way a connection to an address would go now."""
+    def lookup(self, address: IPAddress, cache: Cache, port: int | None = None) -> Resolution:
+        """Which way a TCP connection to an address and port would go now; without a port, any packet.
+
+        The connection's own port is not known before: the kernel chooses it. Where a rule selects by it, the judge's
+        first look at the connection is the first to see that.
+        """
         device = self._ifindex(address, cache)
         if device is None and self.device is not None:
             return Resolution(Outcome.NO_ROUTE, generation=cache.generation)  # a device that is not there
@@ -93,6 +98,8 @@ class Egress:
             oif=device,
             mark=self.mark,
             uid=os.geteuid(),
+            ip_proto=0 if port is None else socket.IPPROTO_TCP,
+            dport=port or 0,
             strict=device is not None,  # as a socket's own lookups are
         )
 
@@ -121,6 +128,12 @@ def _unscoped(address: IPAddress) -> IPAddress:
 def as_address(value: str | IPAddress) -> IPAddress:
     """Take an address as users may give it. Raises ValueError where it is none."""
     return ip_address(value) if isinstance(value, str) else value
+
+
+def check_port(port: int) -> None:
+    """Raise ValueError for what can be no port."""
+    if not 0 <= port <= 0xFFFF:
+        raise ValueError(f"a port is a number from 0 to 65535, not {port}")
 
 
 async def addresses_of(kernel: Kernel, host: str | IPAddress, port: int) -> Sequence[IPAddress]:
@@ -178,7 +191,7 @@ class _Race:
         try:
             async with trio.open_nursery() as nursery:
                 for address in addresses:
-                    before = self.egress.lookup(address, self.ground.cache)
+                    before = self.egress.lookup(address, self.ground.cache, self.port)
                     refusal = self._refusal(address, before)
                     if refusal is not None:
                         self.errors.append(refusal)
@@ -230,11 +243,11 @@ class _Race:
           OSError: The connection failed; NoRouteError where there is no way any more.
         """
         while True:
-            before = self.egress.lookup(address, self.ground.cache)
+            before = self.egress.lookup(address, self.ground.cache, self.port)
             connected = await self._connect_by_one_way(address)
             if not isinstance(connected, Connection):
                 return connected, before
-            loss, now = connected.loss, self.egress.lookup(address, self.ground.cache)
+            loss, now = connected.loss, self.egress.lookup(address, self.ground.cache, self.port)
             assert loss is not None
             if now.outcome is not Outcome.ROUTED or (now.hops, now.source) == (before.hops, before.source):
                 raise no_route(loss.after, f"lost while connecting: {connected.sentence()}")
@@ -317,8 +330,7 @@ async def open_tcp_stream(
       trio.ClosedResourceError: The pt is closed.
     """
     # Here, and not in the attempts: a mistake of the caller's is no reason why an address failed.
-    if not 0 <= port <= 0xFFFF:
-        raise ValueError(f"a port is a number from 0 to 65535, not {port}")
+    check_port(port)
     if mark is not None and not 0 <= mark <= 0xFFFFFFFF:
         raise ValueError(f"a mark is a number of 32 bits, not {mark}")
     if happy_eyeballs_delay is not None and not happy_eyeballs_delay >= 0:

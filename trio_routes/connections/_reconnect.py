@@ -29,7 +29,7 @@ from .._errors import NoRouteError
 from ..netlink import IPAddress
 from ..routing import Kind, Outcome, Resolution
 from ._blame import remainder, stems_from
-from ._connect import Egress, addresses_of, as_address, open_tcp_stream
+from ._connect import Egress, addresses_of, as_address, check_port, open_tcp_stream
 
 if TYPE_CHECKING:
     from ._ground import Ground
@@ -87,6 +87,7 @@ async def wait_routable(
     ground: Ground,
     host: str | IPAddress,
     *,
+    port: int | None = None,
     source: str | IPAddress | None = None,
     device: str | None = None,
     mark: int = 0,
@@ -99,6 +100,7 @@ async def wait_routable(
     Args:
       ground: The pt's parts.
       host: A name or an address.
+      port: The TCP port that is to be reached, where rules select by it; None leaves such rules aside.
       source: The source address that is to be used.
       device: The name of the interface that is to be used.
       mark: The mark that is to be used.
@@ -108,8 +110,11 @@ async def wait_routable(
 
     Raises:
       OSError: The name does not exist, and the resolver could be asked (socket.gaierror).
+      ValueError: A port that cannot be.
       trio.ClosedResourceError: The pt is closed, or is being closed while waiting.
     """
+    if port is not None:
+        check_port(port)
     egress = Egress.of(source, device, mark)
     is_address = _is_address(host)
     waited = False
@@ -118,7 +123,7 @@ async def wait_routable(
         generation = ground.pulse.generation
         if not ground.monitoring():
             return Resolution(Outcome.ROUTED, generation=generation)
-        path = await _path_to(ground, egress, host)
+        path = await _path_to(ground, egress, host, port)
         if path is not None:
             if waited:
                 _logger.info("there is a way to %s%s: %s", host, egress, path)
@@ -133,7 +138,7 @@ async def wait_routable(
             await trio.sleep_until(asked + RESOLVE_PACE)
 
 
-async def _path_to(ground: Ground, egress: Egress, host: str | IPAddress) -> Resolution | None:
+async def _path_to(ground: Ground, egress: Egress, host: str | IPAddress, port: int | None) -> Resolution | None:
     """The first path to any of a host's addresses that can carry something; None where there is none."""
     try:
         addresses = await addresses_of(ground.kernel, host, 0)
@@ -143,7 +148,7 @@ async def _path_to(ground: Ground, egress: Egress, host: str | IPAddress) -> Res
         raise
     for address in addresses:
         if egress.suits(address):
-            path = egress.lookup(address, ground.cache)
+            path = egress.lookup(address, ground.cache, port)
             if path.outcome is Outcome.ROUTED and _can_pass(ground, path):
                 return path
     return None
@@ -204,6 +209,7 @@ async def keep_connected(
             await wait_routable(
                 ground,
                 host,
+                port=port,
                 source=options.get("local_address"),
                 device=options.get("device"),
                 mark=options.get("mark") or 0,

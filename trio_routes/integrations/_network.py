@@ -226,7 +226,7 @@ class NetworkBackend(ABC, Generic[_S]):
         try:
             with trio.fail_after(_seconds(timeout)):
                 if self._wait_for_route:
-                    await self._wait(host, options)
+                    await self._wait(host, port, options)
                 guarded = await self._pt.open_tcp_stream(host, port, **options)
         except trio.TooSlowError as error:
             raise self.errors.connect_timeout(error) from error
@@ -260,9 +260,10 @@ class NetworkBackend(ABC, Generic[_S]):
         """Wait, for the pool's retries. A checkpoint."""
         await trio.sleep(seconds)
 
-    async def _wait(self, host: str, options: ConnectOptions) -> None:
+    async def _wait(self, host: str, port: int, options: ConnectOptions) -> None:
         await self._pt.wait_routable(
             host,
+            port=port,
             source=options.get("local_address"),
             device=options.get("device"),
             mark=options.get("mark") or 0,

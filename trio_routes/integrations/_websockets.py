@@ -180,6 +180,7 @@ class connect(client.connect):  # noqa: N801 -- as the library's
         if self._wait_for_route:
             await self._pt.wait_routable(
                 host,
+                port=port,
                 source=self._connect.get("local_address"),
                 device=self._connect.get("device"),
                 mark=self._connect.get("mark") or 0,
