@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
 
+import attrs
 import pytest
 from hypothesis import given, settings, strategies as st
 
@@ -185,6 +187,21 @@ def test_what_is_loaded_in_runs_is_what_is_put_one_by_one(runs: list[tuple[int, 
         for key in plain:
             tables.put(key, ())
         assert not list(tables.bodies())
+
+
+@pytest.mark.parametrize("each", [1, 7, 400])
+def test_what_was_loaded_is_counted_in_pieces_however_few_prefixes_a_dict_has(
+    each: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_tables, "PIECE", 10)
+    tables, loaded = RouteTables(AF_INET), 0
+    for table in range(1, 1 + 400 // each):
+        homes = [tables.home_of(attrs.evolve(route_to(24, 2, 0), table=table))] * each
+        tables.load(homes, [number << 8 for number in range(each)])
+        loaded += each
+    counted = [0, *(tables.prefixes() for _ in tables.loaded()), tables.prefixes()]
+    assert counted[-1] == loaded
+    assert max(after - before for before, after in itertools.pairwise(counted)) < 2 * 10
 
 
 def churned() -> Iterator[tuple[int, RouteBody]]:
