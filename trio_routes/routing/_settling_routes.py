@@ -37,7 +37,9 @@ def settle_routes(editor: Editor, staging: Staging) -> Generator[None, None, Dou
     living, staged = editor.state.tables[staging.family], staging.state.tables[staging.family]
     yield from staged.loaded()
     decision = _Decision(editor, staging, living, staged)
-    at_once = living.prefixes() + staged.prefixes() < PIECE
+    # Of small tables, too, there can be much to decide: of what came and went again, each prefix may be doubtful.
+    spoken_of = len(staging.touched) + len(staging.doubts or ())
+    at_once = living.prefixes() + staged.prefixes() + spoken_of < PIECE
     for _ in decision.pieces():
         if not at_once:
             yield
@@ -86,7 +88,7 @@ class _Decision:
         staging.late = set()
         yield from self._decide_each(staging.differing)
         yield from self._decide_each({*staging.touched})
-        yield from self._decide_each(sorted(cast(Iterable[NodeKey], staging.doubts or ())))
+        yield from self._decide_each(staging.doubts or ())
 
     def _decide_each(self, keys: Iterable[object]) -> Iterator[None]:
         # What is touched or doubtful of a part with routes are prefixes.
@@ -120,7 +122,7 @@ class _Decision:
         """Decide of some prefixes, anew if it was decided of them before."""
         living, staged, staging = self._living, self._staged, self._staging
         audited = staging.family == AF_INET6 and staging.doubts is not EVERYTHING
-        differing: list[NodeKey] = []
+        differing: dict[NodeKey, tuple[tuple[RouteBody, ...], tuple[RouteBody, ...]]] = {}
         for key in keys:
             self._taken.pop(key, None)
             self._found.pop(key, None)
@@ -131,14 +133,14 @@ class _Decision:
                 if key in staging.touched:
                     staged.put(key, before)  # of two forms of the same, that of the notification is the newer one
                 continue
-            differing.append(key)
+            differing[key] = before, staged.at(key)  # which `_explain` may have changed
         taken, kept, still_open = weigh(differing, staging.touched, staging.contested, staging.doubts, staging.confirm)
         # Open is what was once: the dump that settles it must begin later.
         self._open |= still_open
         for key in kept:
-            staged.put(key, living.at(key))
+            staged.put(key, differing[key][0])
         for key in taken if self._editor.recording else ():
-            before, after = living.at(key), staged.at(key)
+            before, after = differing[key]
             self._taken[key] = tuple(_changes_of(key[2], before, after))
             if key[1] == 0:
                 self._defaults.add(key)
