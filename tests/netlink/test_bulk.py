@@ -10,11 +10,12 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Generator
+from ipaddress import ip_address
 
 import pytest
 import trio
 
-from tests._scripted_socket import ScriptedSocket
+from tests._scripted_socket import PORT, ScriptedSocket
 from trio_routes import open_pt, testing
 from trio_routes._follow import Follower
 from trio_routes.netlink import (
@@ -31,10 +32,11 @@ from trio_routes.netlink import (
     build_message,
     dump_routes,
     encode_route,
+    get_route,
 )
-from trio_routes.netlink._bulk import ThreadReader, thread_reader
-from trio_routes.netlink._channel import BULK_WAITING_OCTETS, LARGE, LONG_DUMP
-from trio_routes.netlink._kernel import BulkRead, Datagram
+from trio_routes.netlink._bulk import ManyReader, many_reader
+from trio_routes.netlink._channel import BULK_WAITING_OCTETS, LARGE, LONG_DUMP, MANY
+from trio_routes.netlink._kernel import BulkRead
 from trio_routes.routing import Cache
 
 
@@ -56,6 +58,7 @@ class ScriptedReader:
         self._done: Callable[[], None] = lambda: None
         self.result: BulkRead | None = None
         self.starts = 0
+        self.reads = 0
         self.rests = 0
         self.closed = False
         self.refused = False
@@ -68,30 +71,41 @@ class ScriptedReader:
         self.starts += 1
         self._done, self.result = done, None
 
-    def read(self) -> None:
+    def work(self) -> None:
         """Do what the thread does."""
         self._wire.read_elsewhere = False
-        found: list[Datagram] = []
+        self.result = self._read_up_to(self._room)
+
+    def read(self) -> BulkRead:
+        assert not self._wire.read_elsewhere, "two readers of one socket"
+        self.reads += 1
+        return self._read_up_to(self._room)
+
+    def _read_up_to(self, room: int) -> BulkRead:
+        found: list[bytes] = []
+        odd: dict[int, tuple[bool, int]] = {}
         error, buffer = 0, bytearray(65536)
-        while len(found) < self._room and not error:
+        while len(found) < room and not error:
             try:
                 length, truncated, sender = self._wire.receive_into(buffer)
             except OSError as caught:
                 error = caught.errno or 0
             else:
-                found.append(Datagram(bytes(buffer[:length]), truncated, sender))
-        self.result = BulkRead(found, error)
+                if truncated or sender:
+                    odd[len(found)] = (truncated, sender)
+                found.append(bytes(buffer[:length]))
+        return BulkRead(found, odd, error)
 
     def end(self) -> Callable[[], None]:
         """Let the thread end, and its word reach the loop; returns that word."""
-        self.read()
+        self.work()
         done = self._done
         done()
         return done
 
     def finish(self) -> BulkRead:
         if self.result is None:
-            self.read()
+            self.work()
         assert self.result is not None
         return self.result
 
@@ -164,6 +178,68 @@ def test_a_short_dump_and_notifications_are_read_here() -> None:
     assert not pair.reader.starts
 
 
+def test_many_notifications_are_read_many_at_a_time_in_order() -> None:
+    pair = Pair(room=100)
+    sent = [small(number) for number in range(MANY + 250)]
+    for data in sent[:MANY]:
+        pair.wire.push(data)
+    pair.receive()
+    assert pair.reader.reads == 1, "to see that there are no more"
+    for data in sent[MANY:]:
+        pair.wire.push(data)
+    pair.receive()
+    assert pair.heard == sent
+    assert pair.reader.reads == 1 + 3
+    assert pair.channel.statistics.datagrams == len(sent)
+    assert pair.channel.statistics.octets == sum(map(len, sent))
+
+
+def test_nothing_is_read_many_at_a_time_while_a_dump_is_under_way() -> None:
+    # Each datagram that is read makes the kernel fill another part of the dump, within the same call.
+    pair = Pair(room=100)
+    for end in (
+        build_message(MessageType.DONE, 2, 1, bytes(4), port=PORT),
+        build_message(MessageType.RTM_NEWROUTE, 2, 2, bytes(40), port=PORT)
+        + build_message(MessageType.DONE, 2, 2, bytes(4), port=PORT),
+        build_message(MessageType.ERROR, 0, 3, bytes(20), port=PORT),
+    ):
+        before = pair.reader.reads
+        number = pair.channel.send(dump_routes(AF_INET))
+        for _ in range(1000):
+            pair.wire.push(small(1))
+        pair.wire.push(build_message(MessageType.RTM_NEWROUTE, 2, number, bytes(40), port=PORT))
+        for _ in range(1000):
+            pair.wire.push(small(1))
+        pair.receive()
+        assert pair.reader.reads == before
+        pair.wire.push(end)
+        pair.receive()
+        for _ in range(1000):
+            pair.wire.push(small(1))
+        pair.receive()
+        assert pair.reader.reads > before
+    pair.channel.send(get_route(ip_address("192.0.2.1")))  # no dump
+    before = pair.reader.reads
+    for _ in range(1000):
+        pair.wire.push(small(1))
+    pair.receive()
+    assert pair.reader.reads > before
+
+
+def test_an_overflow_met_many_at_a_time_is_reported_once_all_that_waited_is_thrown_away() -> None:
+    pair = Pair(room=100)
+    for number in range(MANY + 50):
+        pair.wire.push(small(number))
+    pair.wire.overflow()
+    for number in range(300):
+        pair.wire.push(small(number))
+    pair.receive()
+    pair.receive()
+    assert not pair.wire.queue and pair.heard == []
+    assert len(pair.lost) == 1 and "overflow" in pair.lost[0]
+    assert pair.channel.statistics.datagrams == MANY + 350
+
+
 def test_a_long_dump_is_read_elsewhere_in_order_and_what_follows_it_is_read_here_again() -> None:
     pair = Pair()
     sent = pair.begin()
@@ -203,9 +279,9 @@ def test_a_thread_does_not_read_on_while_too_much_waits_to_be_handed_on() -> Non
     for number in range(count):
         pair.wire.push(part(number))
     pair.wire.push(small(0))
-    pair.reader.read()
+    pair.reader.work()
     assert pair.reader.result is not None
-    pair.reader.result = BulkRead(pair.reader.result.datagrams, 0)  # as if there were more
+    pair.reader.result = BulkRead(pair.reader.result.datagrams, {}, 0)  # as if there were more
     pair.reader._done()
     assert pair.reader.starts == 1
     handed_on = 0
@@ -330,12 +406,12 @@ async def test_who_waits_is_woken_by_the_end_of_a_read_and_by_closing() -> None:
 
 
 @contextlib.contextmanager
-def datagram_sockets(size: int = 1000) -> Generator[tuple[socket.socket, ThreadReader]]:
+def datagram_sockets(size: int = 1000) -> Generator[tuple[socket.socket, ManyReader]]:
     """A socket to send by, and a reader of its peer."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with ours, theirs:
         ours.setblocking(False)
-        reader = thread_reader(theirs.fileno(), size)
+        reader = many_reader(theirs.fileno(), size)
         assert reader is not None
         try:
             yield ours, reader
@@ -343,13 +419,13 @@ def datagram_sockets(size: int = 1000) -> Generator[tuple[socket.socket, ThreadR
             reader.close()
 
 
-async def read_all(reader: ThreadReader) -> tuple[list[bytes], int]:
+async def read_all(reader: ManyReader) -> tuple[list[bytes], int]:
     ended = trio.Event()
     reader.start(ended.set)
     await ended.wait()
     found = reader.finish()
-    assert not any(sender for _, _, sender in found.datagrams)
-    return [data for data, _, _ in found.datagrams], found.error
+    assert not found.odd
+    return found.datagrams, found.error
 
 
 async def test_a_thread_reads_what_is_there() -> None:
@@ -365,7 +441,7 @@ async def test_a_read_ends_when_its_room_is_used_up_and_each_has_more_until_ther
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("trio_routes.netlink._bulk._FIRST", 1)
-    monkeypatch.setattr("trio_routes.netlink._bulk._DATAGRAMS", 3)
+    monkeypatch.setattr("trio_routes.netlink._bulk._ELSEWHERE", 3)
     with datagram_sockets() as (ours, reader):
         for number in range(9):
             ours.send(b"%d" % number)
@@ -388,7 +464,7 @@ async def test_a_busy_loop_goes_on_only_when_the_thread_has_begun(monkeypatch: p
         return 0, errno.EAGAIN
 
     monkeypatch.setattr("trio_routes.netlink._bulk._ENTERING", 10)
-    monkeypatch.setattr("trio_routes.netlink._bulk._Slots.receive", read)
+    monkeypatch.setattr("trio_routes.netlink._recvmmsg.Slots.receive", read)
     interval = sys.getswitchinterval()
     sys.setswitchinterval(10)  # others get Python's lock only where this thread lets go of it
     try:
@@ -408,8 +484,10 @@ async def test_a_datagram_that_is_too_long_is_known_as_truncated() -> None:
     with datagram_sockets(size=4) as (ours, reader):
         ours.send(b"four")
         ours.send(b"five!")
-        await read_all(reader)
-        assert reader.finish().datagrams == [Datagram(b"four", False, 0), Datagram(b"five", True, 0)]
+        ended = trio.Event()
+        reader.start(ended.set)
+        await ended.wait()
+        assert reader.finish() == BulkRead([b"four", b"five"], {1: (True, 0)}, errno.EAGAIN)
 
 
 async def test_a_cancelled_wait_leaves_the_thread_to_end_by_itself_and_its_descriptor_is_closed_then() -> None:
@@ -426,7 +504,7 @@ async def test_a_cancelled_wait_leaves_the_thread_to_end_by_itself_and_its_descr
 
         read: list[bytes] = []
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("trio_routes.netlink._bulk._Slots.receive", slow)
+            patch.setattr("trio_routes.netlink._recvmmsg.Slots.receive", slow)
             reader.start(lambda: None)
             assert entered.wait(10)
         reader.close()

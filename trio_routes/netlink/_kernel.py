@@ -60,37 +60,30 @@ class NetlinkSocket(Protocol):
         ...
 
 
-class Datagram(NamedTuple):
-    """One datagram that was read.
-
-    Attributes:
-      data: Its bytes.
-      truncated: Whether it was longer than the room for it.
-      sender: The sender's port id; 0 is the kernel.
-    """
-
-    data: bytes
-    truncated: bool
-    sender: int
-
-
 class BulkRead(NamedTuple):
     """What a read of many datagrams brought.
 
     Attributes:
       datagrams: In their order.
+      odd: Those that are not whole or not from the kernel, by their place in the list: (whether it was truncated, the
+        sender's port id; 0 is the kernel). Mostly there are none.
       error: Why there are no more: EAGAIN, nothing was waiting after them; 0, there was no room for more; or another.
     """
 
-    datagrams: list[Datagram]
+    datagrams: list[bytes]
+    odd: dict[int, tuple[bool, int]]
     error: int
 
 
 class BulkReader(Protocol):
-    """Reads many datagrams at once without the loop's waiting for it."""
+    """Reads many datagrams at once, in the loop or elsewhere; never in both at a time."""
+
+    def read(self) -> BulkRead:
+        """Read what is waiting, up to some hundreds; never blocks."""
+        ...
 
     def start(self, done: Callable[[], None]) -> None:
-        """Begin a read, while none is under way; `done` is called in the loop once it has ended.
+        """Begin a read that the loop need not wait for, while none is under way; `done` is called in the loop once it has ended.
 
         Raises:
           RuntimeError: There is no thread to be had.

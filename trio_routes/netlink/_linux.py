@@ -13,7 +13,7 @@ from ipaddress import IPv6Address, ip_address
 import trio
 
 from ._attributes import IPAddress
-from ._bulk import ThreadReader, thread_reader
+from ._bulk import ManyReader, many_reader
 from ._netns import entered, open_netns
 
 # Names that the socket module lacks or has only from a later Python on; linux/netlink.h, asm-generic/socket.h.
@@ -90,9 +90,9 @@ class LinuxNetlinkSocket:
         length, _, flags, sender = self._socket.recvmsg_into((buffer,))
         return length, bool(flags & _MSG_TRUNC), sender[0]
 
-    def open_bulk(self, size: int) -> ThreadReader | None:
-        """Return what reads this socket in another thread; see `BulkSocket`."""
-        return thread_reader(self._socket.fileno(), size)
+    def open_bulk(self, size: int) -> ManyReader | None:
+        """Return what reads this socket many datagrams at a time; see `BulkSocket`."""
+        return many_reader(self._socket.fileno(), size)
 
     async def wait_readable(self) -> None:
         """Return once something may be waiting. A checkpoint."""
