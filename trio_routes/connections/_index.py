@@ -234,6 +234,8 @@ class Index:
         The groups with the most telling causes come last: a link that went explains the routes that went with it.
         """
         found: list[Touched] = []
+        if not self._bundles:  # a pt that only watches the tables; a storm's changes are not looked at one by one
+            return found
         if batch.everything or batch.resynced or batch.rules:
             cause = batch.rules[0].cause if batch.rules else "resync" if batch.resynced else "a kernel setting changed"
             found.append((list(self), cause))
