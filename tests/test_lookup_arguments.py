@@ -69,12 +69,12 @@ def test_text_that_is_no_address_is_refused_each_time(routes: Routes, text: str)
 
 
 @pytest.mark.parametrize("wrong", [None, 0x08080808, b"\x08\x08\x08\x08", ("8.8.8.8", 53)])
-def test_what_is_neither_an_address_nor_text_is_refused_by_name(routes: Routes, wrong: str) -> None:
+def test_what_is_neither_an_address_nor_text_is_refused_by_name(routes: Routes, wrong: object) -> None:
     with pytest.raises(TypeError, match=r"^destination is an address, or the text of one, not "):
-        routes.lookup(wrong)
+        routes.lookup(cast("str", wrong))
     if wrong is not None:
         with pytest.raises(TypeError, match=r"^source is an address, or the text of one, not "):
-            routes.lookup("8.8.8.8", source=wrong)
+            routes.lookup("8.8.8.8", **argument("source", wrong))
 
 
 def test_an_interfaces_address_is_an_address(routes: Routes) -> None:

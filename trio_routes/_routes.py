@@ -146,7 +146,7 @@ class Routes:
 _read = lru_cache(maxsize=1024)(ip_address)
 
 
-def _address(name: str, value: str | IPAddress) -> IPAddress:
+def _address(name: str, value: object) -> IPAddress:
     if isinstance(value, IPv4Address | IPv6Address):
         return value
     if isinstance(value, str):

@@ -208,7 +208,7 @@ def ask_us(cache: Cache, address: str, question: Question) -> Said:
         ip_address(address), None if source is None else ip_address(source), int(question.get("mark", 0)), uid=0
     )
     device = question.get("oif")
-    resolution = _get.look_up(cache, asked, None if device is None else str(device), int(question.get("tos", 0)))
+    resolution = _get.look_up(cache, asked, None if device is None else str(device), tos=int(question.get("tos", 0)))
     return dict(_get.resolution_as_json(cache, asked, resolution))
 
 

@@ -37,8 +37,20 @@ def unsigned8(text: str) -> int:
 
 
 def port(text: str) -> int:
-    """Read a TCP port to listen on; 0 is any that is free."""
+    """Read a TCP or UDP port; 0 is any."""
     return _unsigned(text, 16)
+
+
+# netinet/in.h: those that have ports, and those that people ask about without.
+_PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "ipv6-icmp": 58, "sctp": 132}
+
+
+def ip_protocol(text: str) -> int:
+    """Read the protocol above IP, by number or one of the usual names."""
+    known = _PROTOCOLS.get(text.lower())
+    if known is None and not text[:1].isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor one of {', '.join(_PROTOCOLS)}")
+    return _unsigned(text, 8) if known is None else known
 
 
 def _unsigned(text: str, bits: int) -> int:

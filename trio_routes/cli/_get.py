@@ -6,13 +6,14 @@ import argparse
 import json
 import os
 from ipaddress import IPv6Address
+from typing import Unpack
 
 import attrs
 import trio
 
 from ..netlink import AF_INET, RTN_LOCAL, IPAddress, NextHop
 from ..routing import Cache, Explanation, Kind, Link, LookupOptions, Outcome, Resolution
-from ._arguments import CommandFailedError, UsageError, add_json, ip_address, unsigned8, unsigned32
+from ._arguments import CommandFailedError, UsageError, add_json, ip_address, ip_protocol, port, unsigned8, unsigned32
 from ._iproute_json import Asked, JsonObject, answer_as_json, prefix_text
 from ._iproute_text import route_text, table_text, type_text
 from ._status import ExitStatus
@@ -32,6 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--uid", type=unsigned32, metavar="N", help="the user who sends (default: you)")
     parser.add_argument("--tos", type=unsigned8, default=0, metavar="N", help="the TOS byte or traffic class")
     parser.add_argument(
+        "--ipproto", type=ip_protocol, default=0, metavar="PROTO", help="tcp, udp or the like, or a number"
+    )
+    parser.add_argument(
+        "--sport", type=port, default=0, metavar="PORT", help="the source port, where rules select by it"
+    )
+    parser.add_argument("--dport", type=port, default=0, metavar="PORT", help="the destination port, likewise")
+    parser.add_argument(
         "--explain", action="store_true", help="say which rules and routes were tried, and what became of each"
     )
     add_json(
@@ -47,7 +55,15 @@ def run(arguments: argparse.Namespace) -> int:
     if asked.source is not None and asked.source.version != asked.destination.version:
         raise UsageError(f"--from {asked.source} is not of the same family as {asked.destination}")
     cache = trio.run(read_cache)
-    explanation = explain(cache, asked, arguments.oif or scope, arguments.tos)
+    explanation = explain(
+        cache,
+        asked,
+        arguments.oif or scope,
+        tos=arguments.tos,
+        ip_proto=arguments.ipproto,
+        sport=arguments.sport,
+        dport=arguments.dport,
+    )
     resolution = explanation.resolution
     steps = explanation if arguments.explain else None
     if arguments.json:
@@ -60,23 +76,23 @@ def run(arguments: argparse.Namespace) -> int:
     return ExitStatus.OK if resolution.outcome is Outcome.ROUTED else ExitStatus.NO_ROUTE
 
 
-def look_up(cache: Cache, asked: Asked, device: str | None = None, tos: int = 0) -> Resolution:
+def look_up(cache: Cache, asked: Asked, device: str | None = None, **others: Unpack[LookupOptions]) -> Resolution:
     """Ask the cache.
 
     Raises:
       CommandFailedError: There is no link ``device``.
     """
-    return cache.lookup(asked.destination, **_options(cache, asked, device, tos))
+    return cache.lookup(asked.destination, **_options(cache, asked, device, others))
 
 
-def explain(cache: Cache, asked: Asked, device: str | None = None, tos: int = 0) -> Explanation:
+def explain(cache: Cache, asked: Asked, device: str | None = None, **others: Unpack[LookupOptions]) -> Explanation:
     """Ask the cache as `look_up` does, and how the answer came about. Raises likewise."""
-    return cache.explain(asked.destination, **_options(cache, asked, device, tos))
+    return cache.explain(asked.destination, **_options(cache, asked, device, others))
 
 
-def _options(cache: Cache, asked: Asked, device: str | None, tos: int) -> LookupOptions:
+def _options(cache: Cache, asked: Asked, device: str | None, others: LookupOptions) -> LookupOptions:
     oif = None if device is None else _ifindex(cache, device)
-    return {"source": asked.source, "mark": asked.mark, "oif": oif, "tos": tos, "uid": asked.uid}
+    return {"source": asked.source, "mark": asked.mark, "oif": oif, "uid": asked.uid, **others}
 
 
 def steps_as_json(explanation: Explanation) -> list[JsonObject]:
