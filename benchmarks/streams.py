@@ -165,7 +165,7 @@ async def tls(pt: Pt) -> Section:
     ours, theirs = ssl.create_default_context(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority = trustme.CA()
     authority.configure_trust(ours)  # pyright: ignore[reportUnknownMemberType] -- trustme speaks of pyOpenSSL's, too
-    authority.issue_cert("peer.example").configure_cert(theirs)  # pyright: ignore[reportUnknownMemberType]
+    authority.issue_cert("peer.example").configure_cert(theirs)  # pyright: ignore[reportUnknownMemberType] -- likewise
     ways: dict[str, Round] = {}
     async with AsyncExitStack() as stack:
         for kind, opener in (("bare", None), ("guarded", pt)):
@@ -229,7 +229,7 @@ async def registration(pt: Pt, count: int = 1_000) -> list[Section]:
 
     def cancel_scopes() -> None:
         for _ in range(count):
-            with trio.CancelScope():  # noqa: ASYNC100 -- as a guard's, which meets no checkpoint here either
+            with trio.CancelScope():
                 pass
 
     ways = {

@@ -91,7 +91,7 @@ def in_small_portions(in_small_pieces: None, monkeypatch: pytest.MonkeyPatch) ->
 def published(followed: Followed) -> list[tuple[str, bool]]:
     """What was published of routes: (prefix, whether it came)."""
     return [
-        (str((change.new_route or change.old_route).destination), change.new is not None)  # type: ignore[union-attr]
+        (str((change.new_route or change.old_route).destination), change.new is not None)  # type: ignore[union-attr]  # one of them is there
         for batch in followed.batches
         for change in batch.routes
     ]

@@ -63,7 +63,7 @@ class Services(AbstractAsyncContextManager["Services", bool]):
     async def _run(  # noqa: ASYNC114, ASYNC910 - private; a service is a checkpoint
         self, service: Service, *, task_status: trio.TaskStatus[None]
     ) -> None:
-        with trio.CancelScope() as scope:  # noqa: ASYNC912
+        with trio.CancelScope() as scope:  # noqa: ASYNC912 - likewise
             self._scopes.append(scope)
             try:
                 await service(task_status=_ShieldOnceStarted(task_status, scope))

@@ -66,4 +66,4 @@ def main(size: int, shape: Shape) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])  # type: ignore[arg-type]
+    main(int(sys.argv[1]), sys.argv[2])  # type: ignore[arg-type]  # one of the two words

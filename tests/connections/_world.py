@@ -217,7 +217,7 @@ def certify(authority: trustme.CA, name: str) -> tuple[ssl.SSLContext, ssl.SSLCo
     """TLS contexts for a client that trusts the authority, and for a server of that name."""
     ours, theirs = ssl.create_default_context(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.configure_trust(ours)  # pyright: ignore[reportUnknownMemberType] -- trustme speaks of pyOpenSSL's, too
-    authority.issue_cert(name).configure_cert(theirs)  # pyright: ignore[reportUnknownMemberType]
+    authority.issue_cert(name).configure_cert(theirs)  # pyright: ignore[reportUnknownMemberType] -- likewise
     return ours, theirs
 
 

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from trio_routes import GuardedStream
-from trio_routes.connections import guard, guard_stream
+from trio_routes.connections import Connection, guard, guard_stream
 from trio_routes.connections._registry import Registry
 
 from ._world import PEER, World
@@ -28,9 +28,9 @@ def released(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     seen: list[object] = []
     release = Registry.release
 
-    def spy(self: Registry, connection: object) -> None:
+    def spy(self: Registry, connection: Connection) -> None:
         seen.append(connection)
-        release(self, connection)  # type: ignore[arg-type]
+        release(self, connection)
 
     monkeypatch.setattr(Registry, "release", spy)
     return seen

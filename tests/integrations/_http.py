@@ -148,7 +148,7 @@ def certify(name: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     authority = trustme.CA()
     client, server = ssl.create_default_context(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.configure_trust(client)  # pyright: ignore[reportUnknownMemberType] -- trustme speaks of pyOpenSSL's, too
-    authority.issue_cert(name).configure_cert(server)  # pyright: ignore[reportUnknownMemberType]
+    authority.issue_cert(name).configure_cert(server)  # pyright: ignore[reportUnknownMemberType] -- likewise
     server.set_alpn_protocols(["h2", "http/1.1"])
     return client, server
 

@@ -61,7 +61,7 @@ async def network(monkeypatch: pytest.MonkeyPatch, folder: Path) -> AsyncGenerat
 
     def tls_of(name: str) -> ssl.SSLContext:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        authority.issue_cert(name).configure_cert(context)  # pyright: ignore[reportUnknownMemberType]
+        authority.issue_cert(name).configure_cert(context)  # pyright: ignore[reportUnknownMemberType] -- trustme speaks of pyOpenSSL's, too
         context.set_alpn_protocols(["h2", "http/1.1"])
         return context
 

@@ -27,7 +27,7 @@ def library(request: pytest.FixtureRequest) -> Generation:
 
 
 def info_of(response: httpcore.Response, info: str) -> object:
-    extensions = cast("dict[str, httpcore.AsyncNetworkStream]", response.extensions)  # pyright: ignore[reportUnknownMemberType]
+    extensions = cast("dict[str, httpcore.AsyncNetworkStream]", response.extensions)  # pyright: ignore[reportUnknownMemberType] -- a bare dict
     return cast("object", extensions["network_stream"].get_extra_info(info))
 
 

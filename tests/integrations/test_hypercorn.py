@@ -95,7 +95,7 @@ async def test_it_speaks_http2_over_tls_beside_plain_http(tmp_path: Path) -> Non
     config.insecure_bind = ["127.0.0.1:0"]
     config.certfile, config.keyfile = str(chain), str(key)
     trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)  # pyright: ignore[reportUnknownMemberType]
+    authority.configure_trust(trusting)  # pyright: ignore[reportUnknownMemberType] -- trustme speaks of pyOpenSSL's, too
     async with (
         served(App(), config) as (_, [secure, plain]),
         httpx2.AsyncClient(verify=trusting, http2=True) as client,

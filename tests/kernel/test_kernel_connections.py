@@ -429,9 +429,12 @@ async def test_a_datagram_socket_is_judged_and_left_to_its_owner(lab: Lab, famil
             await sock.sendto(b"before", (world.server, 4433))
             assert await far.recv(10) == b"before"
             nursery.start_soon(delete_when_blocked, world)
-            with trio.fail_after(SOON), pytest.raises(RouteLostError) as caught:  # noqa: SIM117
-                with world.pt.guard(sock, peer=(world.server, 4433)):
-                    await sock.recvfrom(10)
+            with (
+                trio.fail_after(SOON),
+                pytest.raises(RouteLostError) as caught,
+                world.pt.guard(sock, peer=(world.server, 4433)),
+            ):
+                await sock.recvfrom(10)
             assert caught.value.verdict is Verdict.NO_ROUTE
             world.device.add_route("default", via=world.wifi)
             await sock.sendto(b"after", (world.server, 4433))  # QUIC goes on with the same socket

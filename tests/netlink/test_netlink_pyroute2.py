@@ -8,10 +8,10 @@ from typing import Protocol, cast
 
 import pytest
 from pyroute2.netlink.rtnl.fibmsg import fibmsg  # type: ignore[import-untyped]  # pyroute2 has no types
-from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg  # type: ignore[import-untyped]
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg  # type: ignore[import-untyped]
-from pyroute2.netlink.rtnl.ndmsg import ndmsg  # type: ignore[import-untyped]
-from pyroute2.netlink.rtnl.rtmsg import rtmsg  # type: ignore[import-untyped]
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg  # type: ignore[import-untyped]  # likewise
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg  # type: ignore[import-untyped]  # likewise
+from pyroute2.netlink.rtnl.ndmsg import ndmsg  # type: ignore[import-untyped]  # likewise
+from pyroute2.netlink.rtnl.rtmsg import rtmsg  # type: ignore[import-untyped]  # likewise
 
 from tests.netlink.recording import Recorded, recorded
 from trio_routes.netlink import (

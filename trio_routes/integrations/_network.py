@@ -118,7 +118,7 @@ class NetworkStream:
         self,
         ssl_context: ssl.SSLContext,
         server_hostname: str | None,
-        timeout: float | None,  # noqa: ASYNC109
+        timeout: float | None,  # noqa: ASYNC109 -- likewise
     ) -> trio.SSLStream[trio.abc.Stream]:
         """Put TLS on top, of what TLS there is (an HTTPS proxy's tunnel), and shake hands. A checkpoint.
 

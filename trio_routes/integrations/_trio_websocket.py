@@ -125,7 +125,7 @@ async def open_websocket_url(
                 finally:
                     # After a loss it does not wait for an answer: the library knows of it by then, or is cancelled.
                     with _timeout(disconnect_timeout, DisconnectionTimeout):
-                        await websocket.aclose()  # noqa: ASYNC102 -- cancelled, it closes forcefully
+                        await websocket.aclose()  # cancelled, it closes forcefully
     except BaseExceptionGroup as group:
         _raise_bare(group)
         raise

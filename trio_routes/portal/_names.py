@@ -111,14 +111,14 @@ class _Backend(Backend):
     def name(self) -> str:
         return "trio_routes"
 
-    async def make_socket(  # noqa: PLR0917
+    async def make_socket(  # noqa: PLR0917 -- dnspython's
         self,
         af: int,
         socktype: int,
         proto: int = 0,
         source: object = None,
         destination: _LowLevel | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,  # noqa: ASYNC109 -- dnspython's
         ssl_context: object = None,
         server_hostname: object = None,
     ) -> _Datagrams | _Stream:
@@ -168,13 +168,13 @@ class _Datagrams(DatagramSocket):
         self._socket = sock
         self._ifindex = ifindex
 
-    async def sendto(self, what: bytes, destination: _LowLevel | None, timeout: float | None) -> int:  # noqa: ASYNC109
+    async def sendto(self, what: bytes, destination: _LowLevel | None, timeout: float | None) -> int:  # noqa: ASYNC109 -- dnspython's
         with _no_longer_than(timeout):
             if destination is None:
                 return await self._socket.send(what)
             return await self._socket.sendto(what, _sockaddr(destination, self._ifindex))
 
-    async def recvfrom(self, size: int, timeout: float | None) -> tuple[bytes, _LowLevel]:  # noqa: ASYNC109
+    async def recvfrom(self, size: int, timeout: float | None) -> tuple[bytes, _LowLevel]:  # noqa: ASYNC109 -- dnspython's
         with _no_longer_than(timeout):
             data, sender = await self._socket.recvfrom(size)
         # In the form, and without the scope, in which dnspython compares it with the server it asked.
@@ -193,7 +193,7 @@ class _Datagrams(DatagramSocket):
         await trio.lowlevel.checkpoint()
         return self._socket.getsockname()
 
-    async def getpeercert(self, timeout: float | None) -> object:  # noqa: ASYNC109
+    async def getpeercert(self, timeout: float | None) -> object:  # noqa: ASYNC109 -- dnspython's
         raise NotImplementedError
 
 
@@ -202,11 +202,11 @@ class _Stream(StreamSocket):
         super().__init__(sock.family, socket.SOCK_STREAM)
         self._stream = trio.SocketStream(sock)
 
-    async def sendall(self, what: bytes, timeout: float | None) -> None:  # noqa: ASYNC109
+    async def sendall(self, what: bytes, timeout: float | None) -> None:  # noqa: ASYNC109 -- dnspython's
         with _no_longer_than(timeout):
             await self._stream.send_all(what)
 
-    async def recv(self, size: int, timeout: float | None) -> bytes:  # noqa: ASYNC109
+    async def recv(self, size: int, timeout: float | None) -> bytes:  # noqa: ASYNC109 -- dnspython's
         with _no_longer_than(timeout):
             return bytes(await self._stream.receive_some(size))
 
@@ -222,5 +222,5 @@ class _Stream(StreamSocket):
         await trio.lowlevel.checkpoint()
         return self._stream.socket.getsockname()
 
-    async def getpeercert(self, timeout: float | None) -> object:  # noqa: ASYNC109
+    async def getpeercert(self, timeout: float | None) -> object:  # noqa: ASYNC109 -- dnspython's
         raise NotImplementedError

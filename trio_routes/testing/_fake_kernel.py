@@ -121,10 +121,10 @@ class FakeKernel:
         # outer cancellation has nothing to add to what is being cancelled.
         nursery.cancel_scope.shield = True
         try:
-            await manager.__aexit__(None, None, None)  # noqa: ASYNC102
+            await manager.__aexit__(None, None, None)  # noqa: ASYNC102 -- likewise
         except BaseExceptionGroup as group:
             raise BaseExceptionGroup("a test and its peers failed", [exc, *group.exceptions]) from None
-        return False  # noqa: ASYNC910 -- leaving a nursery is a checkpoint
+        return False  # leaving a nursery is a checkpoint
 
     # ---- links and addresses ---------------------------------------------------------------
 
