@@ -76,7 +76,7 @@ async def default_route_goes(network: Stage, deleter: Program) -> Round:
                 await trio.sleep(0.001)
             suspect = time.monotonic_ns()
         spent = time.thread_time() - spent
-        await trio.sleep(0.01)
+        await trio.sleep(0.01)  # the ticker notes a stall at its next tick
         sent = int(deleter.hear())
         result = Round(
             suspect=(suspect - sent) / 1e9,

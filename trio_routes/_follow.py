@@ -83,7 +83,6 @@ class FollowStatistics:
     """Counters of the follow task.
 
     Attributes:
-      batches: Batches that changed something.
       resyncs: Times that everything was read anew because something was lost.
       audits: Times that the cache was compared with a dump.
       audit_differences: What those comparisons found, and corrected.
@@ -93,7 +92,6 @@ class FollowStatistics:
       routes_read: Routes in all dumps so far, of those that are under way too.
     """
 
-    batches: int = 0
     resyncs: int = 0
     audits: int = 0
     audit_differences: int = 0
@@ -269,7 +267,6 @@ class Follower:
 
     def _take_changes(self, batch: ChangeBatch) -> None:
         if batch:
-            self.statistics.batches += 1
             self._unpublished.extend(portions(batch))
 
     def _publish(self) -> None:

@@ -124,7 +124,6 @@ RTA_UID: Final = 25
 RTA_NH_ID: Final = 30
 
 # Metrics inside RTA_METRICS that others have use for; all are kept by number.
-RTAX_LOCK: Final = 1
 RTAX_MTU: Final = 2
 RTAX_CC_ALGO: Final = 16  # the one that is text
 
