@@ -26,9 +26,9 @@ async def host(lab: testing.Lab) -> testing.Host:
 async def test_the_steps_are_listed_under_the_answer(host: testing.Host) -> None:
     assert await host.run([*PYTHON, "get", "8.8.8.8", "--uid", "0", "--explain"]) == (
         "8.8.8.8 via 10.0.1.1 dev a0 src 10.0.1.2 uid 0 (by default of table main, rule 32766)\n"
-        "  rule 0 lookup local: no route of its table answers\n"
-        "  rule 5 fwmark 0x7 prohibit: does not match (fwmark 0x7)\n"
-        "  rule 6 lookup 99: no route of its table answers\n"
+        "  rule 0 lookup local: its table has no route there\n"
+        "  rule 5 fwmark 0x7 prohibit: does not match (fwmark 0x7: it is 0x0)\n"
+        "  rule 6 lookup 99: its table has no route there\n"
         "  rule 32766 lookup main: answers\n"
         "    default via 10.0.1.1 dev a0: answers\n"
     )

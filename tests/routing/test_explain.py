@@ -48,7 +48,7 @@ def whys(explanation: Explanation) -> list[Why]:
 def test_a_plain_answer_names_the_rules_and_the_route(host: Host) -> None:
     assert str(explain(host, "8.8.8.8")) == (
         "8.8.8.8: unicast via 10.0.0.1 on link 2\n"
-        "  rule 0 lookup local: no route of its table answers\n"
+        "  rule 0 lookup local: its table has no route there\n"
         "  rule 32766 lookup main: answers\n"
         "    default via 10.0.0.1 dev eth0 metric 100: answers"
     )
@@ -75,8 +75,43 @@ def test_a_rule_that_does_not_match_names_the_selector(host: Host) -> None:
     steps = explain(host, "8.8.8.8", "10.0.0.5").steps
     details = [step.detail for step in steps if step.why is Why.SELECTOR]
     assert details == [
-        *("fwmark 0x7", "from 10.1.0.0/16", "to 192.0.2.0/24", "oif eth1", "iif eth1", "tos 0x10", "dscp 0x05"),
-        *("uidrange 1-5", "ipproto 6", "sport 5-9", "dport 80", "tun_id 5", "l3mdev"),
+        "fwmark 0x7: it is 0x0",
+        "from 10.1.0.0/16: it is 10.0.0.5",
+        "to 192.0.2.0/24: it is 8.8.8.8",
+        "oif eth1: it is bound to none",
+        "iif eth1: this host sends it",
+        "tos 0x10: it is 0x00",
+        "dscp 0x05: it is 0x00",
+        "uidrange 1-5: it is 0",
+        "ipproto tcp: none is given",
+        "sport 5-9: none is given",
+        "dport 80: none is given",
+        "tun_id 5: it is not known here",
+        "l3mdev: it is of no VRF",
+    ]
+
+
+def test_a_rule_that_does_not_match_tells_what_the_flow_has_in_its_place(host: Host) -> None:
+    selectors: list[dict[str, object]] = [
+        {"source": 0x0A010000, "source_length": 16},
+        {"oif": "eth1"},
+        {"ip_proto": 17},
+        {"ip_proto": 99},
+        {"sport": (5, 9)},
+        {"dport": (25, 25), "dport_mask": 0xFFFF},
+        {"dport": (16, 16), "dport_mask": 0xFFF0},
+    ]
+    for priority, fields in enumerate(selectors, 1):
+        host.rule(RuleMessage(AF_INET, priority, 100, **fields))  # type: ignore[arg-type]  # names of RuleMessage
+    steps = explain(host, "8.8.8.8", oif=ETH0, ip_proto=6, sport=4, dport=80).steps
+    assert [step.detail for step in steps if step.why is Why.SELECTOR] == [
+        "from 10.1.0.0/16: none is chosen yet",
+        "oif eth1: it is bound to eth0",
+        "ipproto udp: it is tcp",
+        "ipproto 99: it is tcp",
+        "sport 5-9: it is 4",
+        "dport 25: it is 80",
+        "dport 0x10/0xfff0: it is 80",
     ]
 
 
@@ -112,12 +147,12 @@ def test_each_route_that_does_not_answer_says_why(host: Host) -> None:
     host.link(ETH1, UP)
     assert str(explain(host, "8.8.8.8")) == (
         "8.8.8.8: unicast via 10.0.0.1 on link 2\n"
-        "  rule 0 lookup local: no route of its table answers\n"
+        "  rule 0 lookup local: its table has no route there\n"
         "  rule 10 lookup 100: no route of its table answers\n"
         "    throw 8.8.8.8/30: sends the lookup to the next rule\n"
         "  rule 11 lookup 101: no route of its table answers\n"
         "    0.0.0.0/1 dev eth1: its link has no carrier, and such routes are ignored (eth1)\n"
-        "  rule 12 fwmark 0x1/0x1 lookup 101: does not match (fwmark 0x1/0x1)\n"
+        "  rule 12 fwmark 0x1/0x1 lookup 101: does not match (fwmark 0x1/0x1: it is 0x0)\n"
         "  rule 32766 lookup main: answers\n"
         "    8.8.8.8/32 tos 0x10 dev eth1: serves another TOS\n"
         "    8.8.8.8/32 dev eth2: its link has no carrier, and such routes are ignored (eth2)\n"
@@ -136,6 +171,8 @@ def test_a_suppressed_answer_is_shown_with_its_suppressor(host: Host) -> None:
         "rule 11 lookup 101: its answer is suppressed (suppress_prefixlength 0)",
         "rule 12 lookup 101: its answer is suppressed (suppress_ifgroup 0)",
     ]
+    held_back = [str(step) for step in explain(host, "8.8.8.8").steps if step.why is Why.WOULD_ANSWER]
+    assert held_back == ["default dev eth1: would answer"] * 2
 
 
 def test_a_bound_flow_sees_the_routes_of_other_devices_passed_over(host: Host) -> None:

@@ -50,7 +50,8 @@ class Why(enum.Enum):
     NOP = "does nothing"
     GOTO = "jumps"
     UNRESOLVED = "there is no rule to jump to"
-    EMPTY = "no route of its table answers"
+    EMPTY = "its table has no route there"
+    NONE_ANSWERS = "no route of its table answers"
     SOURCE_OUTSIDE = "the source that would be chosen is outside of its prefix"
     SUPPRESSED = "its answer is suppressed"
 
@@ -66,6 +67,7 @@ class Why(enum.Enum):
     SOURCE_PREFIX = "serves other sources"
     HIDDEN = "is hidden by routes of its prefix for certain sources"
     THROW = "sends the lookup to the next rule"
+    WOULD_ANSWER = "would answer"
     NOT_PREFERRED = "a route of its prefix is preferred"
 
     # both
@@ -142,6 +144,8 @@ class Trace:
 
     def leaves(self, rule: Rule, why: Why, detail: str = "") -> None:
         """Note what became of a rule whose table was searched: before the routes, which came under it."""
+        if why is Why.EMPTY and len(self.steps) > self._entered_at:
+            why = Why.NONE_ANSWERS
         self.steps.insert(self._entered_at, Step(why, rule, detail=detail, subject=rule_text(rule)))
 
     def route(self, body: RouteBody, prefix: int, why: Why, detail: str = "") -> None:

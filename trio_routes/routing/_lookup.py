@@ -130,10 +130,12 @@ def _applies(state: State, step: Step, query: Query, trace: Trace | None) -> boo
     selector = unmet(state, step, query)
     if (selector is None) != step.rule.invert:
         return True
+    if trace is None:
+        return False
     if selector is None:
-        _note(trace, step.rule, Why.INVERTED)
+        trace.rule(step.rule, Why.INVERTED)
     else:
-        _note(trace, step.rule, Why.SELECTOR, selector.text(step.rule))
+        trace.rule(step.rule, Why.SELECTOR, f"{selector.text(step.rule)}: {selector.flow(state, query)}")
     return False
 
 
@@ -166,7 +168,7 @@ def _filtered(state: State, rule: Rule, query: Query, answer: Answer, trace: Tra
     if left is not None and _has_source_within(state, rule, query, left):
         return left
     if trace is not None:
-        trace.route(answer.body, answer.prefix, Why.ANSWERS)
+        trace.route(answer.body, answer.prefix, Why.WOULD_ANSWER)
         if left is None:
             trace.leaves(rule, Why.SUPPRESSED, _suppressor_text(rule, answer))
         else:

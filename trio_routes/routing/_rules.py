@@ -72,12 +72,14 @@ class Selector:
       given: Whether a rule has it.
       meets: Whether a flow meets it.
       text: The condition, as iproute2 writes it.
+      flow: What a flow has there, in words, for whoever wonders why the rule does not match.
     """
 
     name: str
     given: Callable[[Rule], bool]
     meets: Callable[[State, Rule, Query], bool]
     text: Callable[[Rule], str]
+    flow: Callable[[State, Query], str]
 
 
 @attrs.frozen(slots=True, eq=False)
@@ -253,62 +255,117 @@ def _prefix_text(rule: Rule, address: int, length: int) -> str:
 
 def _range_text(span: tuple[int, int] | None, mask: int | None = None) -> str:
     first, last = span or (0, 0)
-    if mask:
+    if mask and mask != 0xFFFF:
         return f"{first:#x}/{mask:#x}"
     return str(first) if first == last else f"{first}-{last}"
 
 
+def _link_text(state: State, ifindex: int) -> str:
+    link = state.links.get(ifindex)
+    return f"link {ifindex}" if link is None else link.name
+
+
+def _given_text(value: int, text: str) -> str:
+    return f"it is {text}" if value else "none is given"
+
+
+_PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "ipv6-icmp", 132: "sctp"}
+
+
+def _protocol_text(number: int) -> str:
+    return _PROTOCOLS.get(number, str(number))
+
+
+def _not_known(_state: State, _query: Query) -> str:
+    return "it is not known here"
+
+
 # In fib_rule_match()'s own order, so that an explanation names the one that the kernel stopped at.
 SELECTORS = (
-    Selector("iif", lambda rule: bool(rule.iif), _meets_iif, lambda rule: f"iif {rule.iif}"),
-    Selector("oif", lambda rule: bool(rule.oif), _meets_oif, lambda rule: f"oif {rule.oif}"),
+    Selector(
+        "iif",
+        lambda rule: bool(rule.iif),
+        _meets_iif,
+        lambda rule: f"iif {rule.iif}",
+        lambda state, query: f"it came by {_link_text(state, query.iif)}" if query.iif else "this host sends it",
+    ),
+    Selector(
+        "oif",
+        lambda rule: bool(rule.oif),
+        _meets_oif,
+        lambda rule: f"oif {rule.oif}",
+        lambda state, query: f"it is bound to {_link_text(state, query.oif)}" if query.oif else "it is bound to none",
+    ),
     Selector(
         "fwmark",
         lambda rule: bool(rule.mask),
         _meets_mark,
         lambda rule: f"fwmark {rule.mark:#x}" + (f"/{rule.mask:#x}" if rule.mask != 0xFFFFFFFF else ""),
+        lambda _, query: f"it is {query.mark:#x}",
     ),
-    Selector("tun_id", lambda rule: bool(rule.tun_id), _never, lambda rule: f"tun_id {rule.tun_id}"),
-    Selector("l3mdev", lambda rule: rule.l3mdev, _meets_l3mdev, lambda rule: "l3mdev"),
+    Selector("tun_id", lambda rule: bool(rule.tun_id), _never, lambda rule: f"tun_id {rule.tun_id}", _not_known),
+    Selector("l3mdev", lambda rule: rule.l3mdev, _meets_l3mdev, lambda rule: "l3mdev", lambda *_: "it is of no VRF"),
     Selector(
         "uidrange",
         lambda rule: rule.uid_range is not None,
         _meets_uid,
         lambda rule: "uidrange {}-{}".format(*(rule.uid_range or (0, 0))),
+        lambda _, query: f"it is {query.uid}",
     ),
     Selector(
         "from",
         lambda rule: bool(rule.source_length),
         _meets_source,
         lambda rule: f"from {_prefix_text(rule, rule.source, rule.source_length)}",
+        lambda _, query: "none is chosen yet" if query.source is None else f"it is {query.source}",
     ),
     Selector(
         "to",
         lambda rule: bool(rule.destination_length),
         _meets_destination,
         lambda rule: f"to {_prefix_text(rule, rule.destination, rule.destination_length)}",
+        lambda _, query: f"it is {query.destination}",
     ),
-    Selector("tos", lambda rule: bool(rule.tos), _meets_tos, lambda rule: f"tos {rule.tos:#04x}"),
+    Selector(
+        "tos",
+        lambda rule: bool(rule.tos),
+        _meets_tos,
+        lambda rule: f"tos {rule.tos:#04x}",
+        lambda _, query: f"it is {query.tos:#04x}",
+    ),
     Selector(
         "dscp",
         lambda rule: rule.dscp is not None,
         _meets_dscp,
         lambda rule: f"dscp {rule.dscp:#04x}" + ("" if rule.dscp_mask is None else f"/{rule.dscp_mask:#04x}"),
+        lambda _, query: f"it is {query.tos >> 2:#04x}",
     ),
     Selector(
-        "flowlabel", lambda rule: rule.flow_label is not None, _never, lambda rule: f"flowlabel {rule.flow_label:#x}"
+        "flowlabel",
+        lambda rule: rule.flow_label is not None,
+        _never,
+        lambda rule: f"flowlabel {rule.flow_label:#x}",
+        _not_known,
     ),
-    Selector("ipproto", lambda rule: bool(rule.ip_proto), _meets_ip_proto, lambda rule: f"ipproto {rule.ip_proto}"),
+    Selector(
+        "ipproto",
+        lambda rule: bool(rule.ip_proto),
+        _meets_ip_proto,
+        lambda rule: f"ipproto {_protocol_text(rule.ip_proto)}",
+        lambda _, query: _given_text(query.ip_proto, _protocol_text(query.ip_proto)),
+    ),
     Selector(
         "sport",
         lambda rule: rule.sport is not None,
         _meets_sport,
         lambda rule: f"sport {_range_text(rule.sport, rule.sport_mask)}",
+        lambda _, query: _given_text(query.sport, str(query.sport)),
     ),
     Selector(
         "dport",
         lambda rule: rule.dport is not None,
         _meets_dport,
         lambda rule: f"dport {_range_text(rule.dport, rule.dport_mask)}",
+        lambda _, query: _given_text(query.dport, str(query.dport)),
     ),
 )
