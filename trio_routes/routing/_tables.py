@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from random import Random
 from typing import NamedTuple, TypeAlias
 
@@ -250,17 +250,14 @@ class RouteTables:
 
     def loaded(self) -> Iterator[None]:
         """Count what was loaded, some of it at a time, when there is no more to come. Until then nothing is counted."""
-        book, counted = self._book, 0
-        for place in self._places.values():
-            for nodes in place.dicts:
-                numbers = iter(nodes.values())
-                while piece := Counter(islice(numbers, PIECE)):
-                    for number, count in piece.items():
-                        self._count(number, count)
-                    counted += sum(piece.values())
-                    if counted >= PIECE:
-                        counted = 0
-                        yield
+        book = self._book
+        places = list(self._places.values())
+        numbers = chain.from_iterable(nodes.values() for place in places for nodes in place.dicts)
+        while piece := Counter(islice(numbers, PIECE)):
+            for number, count in piece.items():
+                self._count(number, count)
+            if piece.total() == PIECE:
+                yield
         self._joined.clear()
         for at, number in enumerate(self._pinned, start=1):
             book.release(number)
