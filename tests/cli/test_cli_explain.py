@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from trio_routes import testing
-from trio_routes.cli import ExitStatus
+from trio_routes.cli import ExitStatus, main
 
 PYTHON = (sys.executable, "-m", "trio_routes")
 
@@ -54,3 +54,43 @@ async def test_a_refusal_is_explained_and_exits_as_ever(host: testing.Host) -> N
         await host.run([*PYTHON, "get", "8.8.8.8", "--mark", "7", "--explain"])
     assert ended.value.returncode == ExitStatus.NO_ROUTE
     assert ended.value.stdout.decode().endswith("  rule 5 fwmark 0x7 prohibit: rejects\n")
+
+
+async def test_a_protocol_and_ports_are_asked_by_as_rules_select_by_them(host: testing.Host) -> None:
+    await host.run(["ip", "rule", "add", "pref", "7", "ipproto", "tcp", "sport", "1-9", "dport", "25", "prohibit"])
+    await host.run([*PYTHON, "get", "8.8.8.8", "--ipproto", "udp", "--sport", "5", "--dport", "25"])
+    with pytest.raises(subprocess.CalledProcessError) as ended:
+        await host.run([*PYTHON, "get", "8.8.8.8", "--ipproto", "tcp", "--sport", "5", "--dport", "25", "--explain"])
+    assert ended.value.returncode == ExitStatus.NO_ROUTE
+    assert ended.value.stdout.decode().startswith("8.8.8.8 prohibited: Permission denied (rule 7)\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--mark 0x100000000", "argument --mark: 0x100000000 is not within 0 and 4294967295"),
+        ("--mark=-1", "argument --mark: -1 is not within 0 and 4294967295"),
+        ("--tos 256", "argument --tos: 256 is not within 0 and 255"),
+        ("--uid root", "argument --uid: 'root' is not a number"),
+        ("--sport 65536", "argument --sport: 65536 is not within 0 and 65535"),
+        ("--dport=-1", "argument --dport: -1 is not within 0 and 65535"),
+        ("--ipproto 256", "argument --ipproto: 256 is not within 0 and 255"),
+        (
+            "--ipproto http",
+            "argument --ipproto: 'http' is neither a number nor one of icmp, tcp, udp, ipv6-icmp, sctp",
+        ),
+        ("--from ::1", "--from ::1 is not of the same family as 8.8.8.8"),
+        ("--from 8.8.8", "argument --from: '8.8.8' is not an IPv4 or IPv6 address"),
+    ],
+)
+def test_what_can_be_no_question_is_said_in_one_line_and_exits_as_wrong_arguments(
+    words: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        status: object = main(["get", "8.8.8.8", *words.split()])
+    except SystemExit as ended:  # argparse's own way
+        status = ended.code
+    assert status == ExitStatus.USAGE
+    captured = capsys.readouterr()
+    assert captured.err.splitlines()[-1] == f"trio-routes get: {said}"
+    assert not captured.out
