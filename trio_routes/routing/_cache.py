@@ -49,6 +49,7 @@ class Cache(Questions):
     def __init__(self) -> None:
         self._editor = Editor()
         super().__init__(self._editor.state)
+        self.generation: int = 0
         self.resyncing: bool = False
 
     def overlay(self) -> Overlay:

@@ -304,7 +304,9 @@ SELECTORS = (
         lambda _, query: f"it is {query.mark:#x}",
     ),
     Selector("tun_id", lambda rule: bool(rule.tun_id), _never, lambda rule: f"tun_id {rule.tun_id}", _not_known),
-    Selector("l3mdev", lambda rule: rule.l3mdev, _meets_l3mdev, lambda rule: "l3mdev", lambda *_: "it is of no VRF"),
+    Selector(
+        "l3mdev", lambda rule: rule.l3mdev, _meets_l3mdev, lambda rule: "l3mdev", lambda _, query: "it is of no VRF"
+    ),
     Selector(
         "uidrange",
         lambda rule: rule.uid_range is not None,
