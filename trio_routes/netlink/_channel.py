@@ -22,6 +22,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import sys
 from collections import deque
 from functools import partial
 
@@ -51,6 +52,8 @@ FEW_DATAGRAMS = 16
 MANY = 8
 MANY_READS = 2
 MOST_WAITING_OCTETS = 32 * 1024 * 1024
+# Where a datagram's first message has its port.
+_PORT = slice(HEADER_SIZE - 4, HEADER_SIZE)
 # So many datagrams of such a size make a dump a long one: some 4000 routes, 2 ms. Only parts of dumps are as large.
 LONG_DUMP = 8
 LARGE = 16 * 1024
@@ -89,6 +92,7 @@ class Channel:
 
     def __init__(self, socket: NetlinkSocket) -> None:
         self._socket = socket
+        self._port = socket.port.to_bytes(4, sys.byteorder)
         self._buffer = bytearray(READ_SIZE)
         self._sequence = 0
         self._draining = False
@@ -301,11 +305,8 @@ class Channel:
 
     def _request_answered(self, data: bytes) -> int:
         """The sequence number of our request that a datagram answers, or 0."""
-        if len(data) < HEADER_SIZE:
-            return 0
-        _, _, _, sequence, port = HEADER.unpack_from(data)
         # A notification repeats the sequence number and port of whoever caused it.
-        return int(sequence) if port == self._socket.port else 0
+        return HEADER.unpack_from(data)[3] if data[_PORT] == self._port else 0
 
     def close(self) -> None:
         """Close the socket."""
