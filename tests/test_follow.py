@@ -35,6 +35,7 @@ from trio_routes.netlink import (
     encode_route,
 )
 from trio_routes.netlink._route import RouteMessage
+from trio_routes.netlink._route_dump import PORTION
 from trio_routes.routing import FOUND_BY_DUMP, Outcome, Part
 
 
@@ -506,6 +507,54 @@ async def test_a_turn_of_the_loop_takes_as_much_of_a_dump_as_there_is_time_for(
     await followed.start()
     turns = [(after - before) // 600 for before, after in pairwise(read) if after > before]
     assert sum(turns) == 6 and max(turns) == parts_of_a_turn
+
+
+async def test_of_a_part_with_many_routes_of_their_own_a_turn_of_the_loop_takes_a_portion(
+    autojump_clock: MockClock, followed: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    routes = [
+        RouteMessage(attrs.evolve(A.body, priority=number), (11 << 24) + (number << 8)) for number in range(4 * PORTION)
+    ]
+    step, read = followed.follower.step, [0]
+
+    def counting_step() -> bool:
+        more = step()
+        read.append(followed.statistics.routes_read)
+        return more
+
+    monkeypatch.setattr(followed.follower, "step", counting_step)
+    await followed.start(*routes)
+    assert [after - before for before, after in pairwise(read) if after > before] == 4 * [PORTION]
+    assert len(list(followed.cache.routes())) == len(routes)
+
+
+async def test_a_portion_of_a_dump_that_is_given_up_is_not_taken_for_the_next(
+    autojump_clock: MockClock, followed: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def in_one_datagram(kind: int, family: int) -> None:
+        if (kind, family) != ROUTES4:
+            return
+        followed.wire.meanwhile = lambda _kind, _family: None
+        sequence = len(followed.wire.sent)
+        messages = [
+            build_message(MessageType.RTM_NEWROUTE, 2, sequence, encode_route(RouteMessage(body, A.destination)), PORT)
+            for body in (attrs.evolve(A.body, priority=number) for number in range(5 * PORTION))
+        ]
+        followed.wire.push(b"".join(messages) + build_message(MessageType.DONE, 2, sequence, bytes(4), PORT))
+
+    step, lost = followed.follower.step, [False]
+
+    def losing_step() -> bool:
+        more = step()
+        if followed.follower._rest is not None and not any(lost):
+            lost.append(True)
+            followed.follower._lost("the test said so")
+        return more
+
+    monkeypatch.setattr(followed.follower, "step", losing_step)
+    followed.wire.meanwhile = in_one_datagram
+    await followed.start(B)
+    assert any(lost) and followed.prefixes == prefixes(B)
 
 
 async def test_what_is_pending_is_applied_at_once_and_bounded(autojump_clock: MockClock, followed: Followed) -> None:

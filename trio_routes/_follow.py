@@ -154,6 +154,8 @@ class Follower:
         self._queue: deque[Part] = deque()
         self._passes = 0
         self._dump: _Dump | None = None
+        # What is left of a part of it that takes long; nothing else is received before.
+        self._rest: tuple[_Dump, bytes] | None = None
         # What goes on, piece by piece, between a dump's end and the next dump, or the end of the round.
         self._settling: Generator[None, None, None] | None = None
         # What is left of a big batch; nothing else is published before.
@@ -201,7 +203,7 @@ class Follower:
 
     def _wake_at(self) -> float:
         """When to go on though nothing comes in; -inf for now."""
-        if self._settling is not None or self._unpublished:
+        if self._rest is not None or self._settling is not None or self._unpublished:
             return -math.inf
         return min(self._retry_at, self._audit_at, math.inf if self._why else self.self_check.wake_at)
 
@@ -225,15 +227,20 @@ class Follower:
 
     def _receive(self) -> Received:
         """Take a batch from the channel, and it in."""
+        if self._rest is not None:
+            (dump, data), self._rest = self._rest, None
+            if dump is self._dump:
+                self._take_dump(dump, data, may_pause=True)
+            return Received([], more=True)
         received = self._channel.receive()
         self._before_changes()
         if received.lost:
             self._lost(received.lost)
-        for reply_to, data in received.datagrams:
+        for number, (reply_to, data) in enumerate(received.datagrams, start=1):
             if not reply_to:
                 self._take_notification(data)
             elif self._dump is not None and reply_to == self._dump.sequence:
-                self._take_dump(self._dump, data)
+                self._take_dump(self._dump, data, may_pause=number == len(received.datagrams))
             else:
                 self.self_check.hear(reply_to, data)
         return received
@@ -288,18 +295,24 @@ class Follower:
             self._undecodable(error)
             self._lost("a notification could not be decoded")
 
-    def _take_dump(self, dump: _Dump, data: bytes) -> None:
-        try:
-            said = self._intake.stage(dump.staging, data)
-        except NetlinkDecodeError as error:
-            # The rest of the datagram, perhaps the end of the dump with it, cannot be found any more.
-            self._undecodable(error)
-            self._try_later()
-            return
-        self.statistics.routes_read += said.routes
-        dump.torn |= said.torn
-        if said.result is not None:
-            self._end_dump(dump, said.result)
+    def _take_dump(self, dump: _Dump, data: bytes, *, may_pause: bool) -> None:
+        """Take a part of a dump in; only a portion of it where that takes long, and nothing waits behind it."""
+        while data:
+            try:
+                said = self._intake.stage(dump.staging, data)
+            except NetlinkDecodeError as error:
+                # The rest of the datagram, perhaps the end of the dump with it, cannot be found any more.
+                self._undecodable(error)
+                self._try_later()
+                return
+            self.statistics.routes_read += said.routes
+            dump.torn |= said.torn
+            data = said.rest
+            if said.result is not None:
+                self._end_dump(dump, said.result)
+            elif data and may_pause:
+                self._rest = dump, data
+                return
 
     def _undecodable(self, error: NetlinkDecodeError) -> None:
         self.statistics.undecodable += 1

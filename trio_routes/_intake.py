@@ -46,11 +46,13 @@ class DumpEnd:
       torn: The kernel says that the table changed under the dump.
       result: How the dump ended, if it did.
       routes: How many routes there were in it.
+      rest: What is left of the datagram, to be taken in another turn of the loop.
     """
 
     torn: bool = False
     result: ErrorMessage | None = None
     routes: int = 0
+    rest: bytes = b""
 
 
 class Intake:
@@ -120,7 +122,7 @@ class Intake:
         return True
 
     def stage(self, staging: Staging, data: bytes) -> DumpEnd:
-        """Take a datagram of a dump in.
+        """Take a datagram of a dump in, or a portion of it.
 
         Raises:
           NetlinkDecodeError: A message breaks its framing; what follows it in the datagram is lost.
@@ -130,6 +132,9 @@ class Intake:
             batch = self._decoder_of(staging).decode(data)
             staging.take_routes(batch.values, batch.destinations)
             said.torn, said.routes, taken = bool(batch.flags & NLM_F_DUMP_INTR), len(batch.values), batch.end
+            if batch.is_portion:
+                said.rest = data[taken:]
+                return said
         for header, start, end in iter_messages(data, taken):
             said.torn |= bool(header.flags & NLM_F_DUMP_INTR)
             match header.type:

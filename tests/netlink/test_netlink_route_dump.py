@@ -35,20 +35,34 @@ from trio_routes.netlink import (
     encode_route,
     iter_messages,
 )
+from trio_routes.netlink._route_dump import PORTION
 
 ROUTE_HEADER_SIZE = 12  # struct rtmsg
 FAMILIES = {"routes-4": AF_INET, "routes-6": AF_INET6}
 
 
 def dump_decoder(
-    family: int = AF_INET, decoder: RouteDecoder | None = None, most_keys: int = 1000
+    family: int = AF_INET, decoder: RouteDecoder | None = None, most_keys: int = 1000, portion: int = PORTION
 ) -> DumpDecoder[RouteBody]:
     """Return a decoder in which a body stands for itself."""
-    return DumpDecoder(decoder or RouteDecoder(), family, lambda body: body, most_keys=most_keys)
+    return DumpDecoder(decoder or RouteDecoder(), family, lambda body: body, most_keys=most_keys, portion=portion)
 
 
 # The routes of a datagram, in order; where they end; and the flags of the dump so far.
 Decoded: TypeAlias = tuple[list[tuple[int, RouteBody]], int, int]
+
+
+def decode_whole(decoder: DumpDecoder[RouteBody], data: bytes) -> Decoded:
+    """Decode a datagram portion by portion."""
+    routes: list[tuple[int, RouteBody]] = []
+    at = 0
+    while True:
+        batch = decoder.decode(data[at:])
+        routes += routes_of(batch)
+        at += batch.end
+        if not batch.is_portion:
+            return routes, at, batch.flags
+        assert batch.values and at < len(data)
 
 
 def written_out(batch: RouteBatch[RouteBody]) -> Decoded:
@@ -88,10 +102,10 @@ def assert_alike(decoder: DumpDecoder[RouteBody], walk: Walk, data: bytes) -> No
         expected = walk.decode(data)
     except NetlinkDecodeError:
         with pytest.raises(NetlinkDecodeError) as caught:
-            decoder.decode(data)
+            decode_whole(decoder, data)
         assert 0 <= caught.value.offset <= len(data)
     else:
-        assert written_out(decoder.decode(data)) == expected
+        assert decode_whole(decoder, data) == expected
 
 
 def dumped(body: RouteBody, destination: int, flags: int = NLM_F_MULTI, sequence: int = 7) -> bytes:
@@ -220,10 +234,17 @@ def datagrams_of(draw: st.DrawFn, family: int) -> bytes:
 
 
 @settings(deadline=None, max_examples=300)
-@given(st.data(), st.sampled_from([AF_INET, AF_INET6]), st.integers(1, 4) | st.just(1000))
-def test_datagrams_are_decoded_as_their_messages_one_by_one(data: st.DataObject, family: int, most_keys: int) -> None:
+@given(
+    st.data(),
+    st.sampled_from([AF_INET, AF_INET6]),
+    st.integers(1, 4) | st.just(1000),
+    st.integers(1, 4) | st.just(PORTION),
+)
+def test_datagrams_are_decoded_as_their_messages_one_by_one(
+    data: st.DataObject, family: int, most_keys: int, portion: int
+) -> None:
     datagrams = data.draw(st.lists(datagrams_of(family), min_size=1, max_size=3))
-    decoder, walk = dump_decoder(family, most_keys=most_keys), Walk(family)
+    decoder, walk = dump_decoder(family, most_keys=most_keys, portion=portion), Walk(family)
     for datagram in datagrams * 2:
         assert_alike(decoder, walk, datagram)
 
@@ -322,6 +343,19 @@ def test_what_stands_for_a_body_is_asked_once(make: Callable[[int], RouteBody]) 
         assert batch.values == [1, 2, 3] * 100
         assert batch.destinations == [number << 8 + shift for number in range(300)]
     assert met == [make(number) for number in range(3)]
+
+
+def test_of_messages_that_are_not_known_only_a_portion_is_decoded_at_once() -> None:
+    data = b"".join(dumped(body4(number), number << 8) for number in range(10))
+    decoder = dump_decoder(portion=4)
+    sizes = []
+    rest, portion = data, True
+    while portion:
+        batch = decoder.decode(rest)
+        sizes.append(len(batch.values))
+        rest, portion = rest[batch.end :], batch.is_portion
+    assert sizes == [4, 4, 2] and rest == b""
+    assert len(decoder.decode(data).values) == 10, "all are known now"
 
 
 def test_equal_bodies_are_one_object_whatever_their_messages() -> None:
