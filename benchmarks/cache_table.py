@@ -2,28 +2,25 @@
 
     python -m benchmarks.cache_table SHAPE VERSION SIZE
 
-prints sections: dumps (ours, the kernel's floor and the peers'), bytes a route, lookups, inserts and deletes, a resync.
+prints sections: dumps (ours, the kernel's floor and the peers'), what opening a pt costs others of its loop and in
+memory, lookups, inserts and deletes, a resync.
 """
 
 from __future__ import annotations
 
-import gc
-import os
 import resource
 import socket
 import subprocess
 import sys
 import time
-import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from ipaddress import IPv4Address
-from pathlib import Path
 from typing import TypeAlias, TypeVar, cast
 
 import trio
 
 import trio_routes
-from benchmarks import peers
+from benchmarks import cache_opening, peers
 from benchmarks.cache_storm import sender, until_done, until_ready
 from benchmarks.namespace import bench_link, print_sections
 from benchmarks.prefixes import Shape, addresses, prefixes
@@ -60,27 +57,17 @@ _SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12
 def main(shape: Shape, version: int, size: int) -> None:
     family = AF_INET if version == 4 else AF_INET6
     bench_link()
-    trio.run(nothing)  # what every pt needs, imports and first calls, is no part of what a route costs
-    gc.collect()
-    empty = resident()
+    opening = cache_opening.start(sum(1 for _ in routes(size, shape, family, 1)))
     fill = [sys.executable, "-m", "benchmarks.route_sender", "fill", shape, str(version), str(size)]
     subprocess.run(fill, check=True)
     sections: list[Section] = [
         ("dump, per route", list(dumps(family, shape, size))),
         ("dump, CPU time per route", list(dumps_on_one_core(family, shape, size))),
+        ("longest read of a dump", [Row("the kernel's longest single answer to a read", bare_dump(family)[1])]),
+        *cache_opening.finish(opening),
     ]
-    sections += trio.run(open_table, family, shape, size, empty)
+    sections += trio.run(open_table, family, shape, size)
     print_sections(sections)
-
-
-async def nothing() -> None:
-    async with trio_routes.open_pt():
-        pass
-
-
-def resident() -> int:
-    """Bytes of memory that this process has in use."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def least(function: Callable[[], float], rounds: int) -> float:
@@ -192,39 +179,25 @@ def peer_dump(command: Sequence[str]) -> float:
 # ---- an open pt ----------------------------------------------------------------------------------------
 
 
-async def open_table(family: int, shape: Shape, size: int, empty: int) -> list[Section]:
-    """Measure with the table in the cache: how the loop fared while it came, and everything that follows."""
+async def open_table(family: int, shape: Shape, size: int) -> list[Section]:
+    """Measure with the table in the cache."""
     ticker = Ticker()
     sections: list[Section] = []
-    async with trio.open_nursery() as nursery:
+    async with trio.open_nursery() as nursery, trio_routes.open_pt() as pt:
         nursery.start_soon(ticker.run)
-        await trio.sleep(0.01)
-        ticker.reset()
-        async with trio_routes.open_pt() as pt:
-            await trio.sleep(0.01)
-            kernels = Row("the kernel's longest single answer to a read", bare_dump(family)[1])
-            sections.append(("longest stall of the loop while it loads", [kernels, *ticker.rows()]))
-            gc.collect()
-            count = sum(1 for _ in routes(size, shape, family, 1))
-            memory = [Row("growth of resident memory (RSS)", (resident() - empty) / count, "B")]
-            sections.append(("memory, per route", memory))
-            cache = pt._engine.cache
-            libraries = tries(shape, size) if shape == "mixed" and family == AF_INET else {}
-            if family == AF_INET:
-                sections += lookups(pt, cache, shape, size, libraries)
-            sections += changes(cache, family, libraries)
-            sections += await resync(pt, ticker)
-        tracemalloc.start()
-        async with trio_routes.open_pt() as pt:
-            memory.append(Row("allocated, by tracemalloc", tracemalloc.get_traced_memory()[0] / count, "B"))
-        tracemalloc.stop()
+        cache = pt._engine.cache
+        libraries = tries(shape, size) if shape == "mixed" and family == AF_INET else {}
+        if family == AF_INET:
+            sections += lookups(pt, cache, shape, size, libraries)
+        sections += changes(cache, family, libraries)
+        sections += await resync(pt, ticker)
         nursery.cancel_scope.cancel()
     return sections
 
 
 async def resync(pt: trio_routes.Pt, ticker: Ticker) -> list[Section]:
     """Overflow the receive buffer, and measure from then on until every table was read and compared anew."""
-    with pt.subscribe(trio_routes.Resynced) as events, sender("blink", 40_000) as process:
+    with pt.subscribe(trio_routes.Resynced) as events, sender("blink", 100_000) as process:
         until_ready(process)
         until_done(process)  # the loop stands still meanwhile, on purpose: that is how notifications are lost
         before = time.perf_counter()

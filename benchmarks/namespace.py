@@ -18,11 +18,16 @@ def run_in_namespace(module: str, *arguments: str, timeout: float = 300) -> dict
 
 def sections_in_namespace(module: str, *arguments: str, timeout: float = 600) -> list[Section]:
     """Do the same for a program that ends with `print_sections`."""
-    return [(name, [Row(*row) for row in rows]) for name, rows in json.loads(_last_line(module, arguments, timeout))]
+    return sections_of(_last_line(module, arguments, timeout))
+
+
+def sections_of(output: str) -> list[Section]:
+    """Read what `print_sections` printed last."""
+    return [(name, [Row(*row) for row in rows]) for name, rows in json.loads(output.strip().splitlines()[-1])]
 
 
 def print_sections(sections: Iterable[Section]) -> None:
-    """Hand sections over to `sections_in_namespace`."""
+    """Hand sections over to `sections_of`."""
     print(json.dumps([(name, [(row.label, row.value, row.unit) for row in rows]) for name, rows in sections]))
 
 

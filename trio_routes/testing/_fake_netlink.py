@@ -48,7 +48,7 @@ from ._fake_notices import neighbour_message
 from ._fake_routes import refuse
 
 _PORTS = itertools.count(4242)
-_RECEIVE_BUFFER: Final = 8 * 1024 * 1024
+_RECEIVE_BUFFER: Final = 64 * 1024 * 1024
 _PART: Final = 4096  # bytes after which a part of a dump is full; small, so that tests see dumps of several parts
 
 
