@@ -513,7 +513,8 @@ async def test_of_a_part_with_many_routes_of_their_own_a_turn_of_the_loop_takes_
     autojump_clock: MockClock, followed: Followed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     routes = [
-        RouteMessage(attrs.evolve(A.body, priority=number), (11 << 24) + (number << 8)) for number in range(4 * PORTION)
+        RouteMessage(attrs.evolve(A.body, priority=number), (11 << 24) + (number << 8))
+        for number in range(16 * PORTION)
     ]
     step, read = followed.follower.step, [0]
 
@@ -524,7 +525,7 @@ async def test_of_a_part_with_many_routes_of_their_own_a_turn_of_the_loop_takes_
 
     monkeypatch.setattr(followed.follower, "step", counting_step)
     await followed.start(*routes)
-    assert [after - before for before, after in pairwise(read) if after > before] == 4 * [PORTION]
+    assert [after - before for before, after in pairwise(read) if after > before] == 16 * [PORTION]
     assert len(list(followed.cache.routes())) == len(routes)
 
 
@@ -538,7 +539,7 @@ async def test_a_portion_of_a_dump_that_is_given_up_is_not_taken_for_the_next(
         sequence = len(followed.wire.sent)
         messages = [
             build_message(MessageType.RTM_NEWROUTE, 2, sequence, encode_route(RouteMessage(body, A.destination)), PORT)
-            for body in (attrs.evolve(A.body, priority=number) for number in range(5 * PORTION))
+            for body in (attrs.evolve(A.body, priority=number) for number in range(16 * PORTION))
         ]
         followed.wire.push(b"".join(messages) + build_message(MessageType.DONE, 2, sequence, bytes(4), PORT))
 

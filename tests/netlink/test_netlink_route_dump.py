@@ -42,7 +42,7 @@ FAMILIES = {"routes-4": AF_INET, "routes-6": AF_INET6}
 
 
 def dump_decoder(
-    family: int = AF_INET, decoder: RouteDecoder | None = None, most_keys: int = 1000, portion: int = PORTION
+    family: int = AF_INET, decoder: RouteDecoder | None = None, most_keys: int = 1000, portion: int = 1000
 ) -> DumpDecoder[RouteBody]:
     """Return a decoder in which a body stands for itself."""
     return DumpDecoder(decoder or RouteDecoder(), family, lambda body: body, most_keys=most_keys, portion=portion)
@@ -348,7 +348,7 @@ def test_what_stands_for_a_body_is_asked_once(make: Callable[[int], RouteBody]) 
 def test_of_messages_that_are_not_known_only_a_portion_is_decoded_at_once() -> None:
     data = b"".join(dumped(body4(number), number << 8) for number in range(10))
     decoder = dump_decoder(portion=4)
-    sizes = []
+    sizes: list[int] = []
     rest, portion = data, True
     while portion:
         batch = decoder.decode(rest)

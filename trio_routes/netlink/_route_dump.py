@@ -27,7 +27,7 @@ from ._route_decoder import MOST_KEYS, RouteDecoder
 
 _T = TypeVar("_T")
 _NEWROUTE = int(MessageType.RTM_NEWROUTE)
-PORTION = 64
+PORTION = 32
 
 
 @attrs.frozen(slots=True)
