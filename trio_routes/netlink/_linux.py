@@ -27,8 +27,8 @@ _SO_NETNS_COOKIE = 71
 _MSG_TRUNC = int(socket.MSG_TRUNC)
 
 # Holds 80 000 notifications (each is charged 832 bytes, and the kernel doubles what is asked for). With a quarter of
-# it, which is what NetworkManager asks for, most storms of 200 000 overflowed: deletions come a little faster than
-# anybody reads them. It is a limit: nothing of it is taken before there is something to hold.
+# it, which is what NetworkManager asks for, most storms of 200 000 overflowed: they come in bursts that are as fast as
+# notifications can be read. It is a limit: nothing of it is taken before there is something to hold.
 RECEIVE_BUFFER = 32 * 1024 * 1024
 
 
