@@ -76,6 +76,8 @@ class ScriptedSocket:
 
     async def wait_readable(self) -> None:
         await self._arrived.wait()
+        while not self.queue:  # somebody else has read it before the loop came round; epoll tells nobody of that
+            await self._arrived.wait()
 
     def close(self) -> None:
         self.closed = True

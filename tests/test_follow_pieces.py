@@ -162,3 +162,35 @@ async def test_many_notifications_at_once_are_told_in_their_order(
     await followed.settle()
     assert published(followed) == [*((f"10.{each}.0.0/16", False) for each in range(50, 0, -1)), b_came()]
     assert len({batch.generation for batch in followed.batches}) == 1 and len(followed.batches) == 7
+
+
+# ---- what is read before a deadline, while the task sleeps -----------------------------------------
+
+
+async def test_what_a_deadline_read_and_did_not_come_to_is_applied_without_another_word(
+    autojump_clock: MockClock, followed: Followed
+) -> None:
+    await followed.start(A)
+    await followed.settle()
+    many = [route(f"10.{second}.{third}.0/24") for second in range(20) for third in range(250)]
+    for each in many:
+        followed.wire.announce(each)
+    followed.follower.apply_pending()
+    assert not followed.wire.queue and len(followed.prefixes) < 1 + len(many), "the socket has nothing to wake for"
+    await followed.settle()
+    assert followed.prefixes == prefixes(A, *many)
+
+
+@pytest.mark.usefixtures("in_small_pieces")
+async def test_a_table_that_a_deadline_began_to_settle_is_settled_without_another_word(
+    autojump_clock: MockClock, followed: Followed
+) -> None:
+    await followed.start(*MANY)
+    await followed.settle()
+    followed.wire.set_routes(*MANY[1:])
+    followed.wire.overflow()
+    while followed.wire.queue:
+        followed.follower.apply_pending()
+    assert followed.resyncing(), "the socket has nothing to wake for"
+    await followed.settle(5)
+    assert not followed.resyncing() and followed.prefixes == prefixes(*MANY[1:])

@@ -164,6 +164,8 @@ class Follower:
         self._retry_at = math.inf
         self._audit_at = math.inf
         self._audit_seconds = audit_seconds
+        # What the task waits in.
+        self._sleep: trio.CancelScope | None = None
         self._check_due = False
         self._once = Once()
         self.ready = trio.Event()
@@ -193,7 +195,7 @@ class Follower:
             self.step()
             return
         # One scope for as long as its deadline stands: to make and leave one takes as long as to apply a change.
-        with trio.move_on_at(wake_at):
+        with trio.move_on_at(wake_at) as self._sleep:
             while True:
                 await self._channel.wait_readable()
                 self.step()
@@ -257,7 +259,10 @@ class Follower:
         self._channel.finish_read()
         for _ in range(_MOST_PENDING):
             if not self.step():
-                return
+                break
+        # What was read here and not come to, or begun, is the task's; the socket, which may be empty now, does not wake it.
+        if self._sleep is not None:
+            self._sleep.cancel()
 
     def _look_at_the_clock(self, now: float) -> None:
         if self._why is None and self._retry_at == math.inf and self._cache.suspect:
