@@ -369,6 +369,55 @@ def test_without_a_thread_the_dump_is_read_here(caplog: pytest.LogCaptureFixture
     assert pair.reader.closed and caplog.text.count("hold up the loop") == 1
 
 
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM])
+@pytest.mark.parametrize("data", [part, small], ids=["a dump", "a storm"])
+def test_where_recvmmsg_is_not_allowed_all_is_read_one_by_one(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, data: Callable[[int], bytes], number: int
+) -> None:
+    def refuse(_room: int) -> BulkRead:
+        return BulkRead([], {}, number)
+
+    pair = Pair()
+    monkeypatch.setattr(pair.reader, "_read_up_to", refuse)
+    sent = [data(each) for each in range(3 * LONG_DUMP)]
+    for each in sent:
+        pair.wire.push(each)
+    pair.receive()
+    pair.channel.finish_read()
+    pair.receive()
+    assert pair.heard == sent and not pair.lost
+    assert pair.reader.closed and caplog.text.count("hold up the loop") == 1
+
+
+@pytest.mark.parametrize("data", [part, small], ids=["a dump", "a storm"])
+def test_without_memory_for_many_at_once_all_is_read_one_by_one(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, data: Callable[[int], bytes]
+) -> None:
+    def no_memory(*_: object) -> None:
+        raise OSError(errno.ENOMEM, "no memory")
+
+    pair = Pair()
+    for name in ("start", "read"):
+        monkeypatch.setattr(pair.reader, name, no_memory)
+    sent = [data(each) for each in range(3 * LONG_DUMP)]
+    for each in sent:
+        pair.wire.push(each)
+    pair.receive()
+    assert pair.heard == sent
+    assert pair.reader.closed and caplog.text.count("hold up the loop") == 1
+
+
+def test_without_a_descriptor_for_a_thread_all_is_read_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_descriptor(*_: object) -> None:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(BulkWire, "open_bulk", no_descriptor)
+    pair = Pair()
+    pair.wire.push(small(1))
+    pair.receive()
+    assert pair.heard == [small(1)]
+
+
 async def test_who_waits_is_woken_by_the_end_of_a_read_and_by_closing() -> None:
     pair = Pair()
     pair.begin()

@@ -59,6 +59,8 @@ LONG_DUMP = 8
 LARGE = 16 * 1024
 # A thread reads on while there is not more than this to be handed on.
 BULK_WAITING_OCTETS = 1024 * 1024
+# What a filter of system calls (seccomp) or an emulated kernel says of recvmmsg(); no netlink socket says it.
+_NO_SUCH_CALL = (errno.ENOSYS, errno.EPERM)
 
 
 @attrs.frozen(slots=True)
@@ -103,7 +105,7 @@ class Channel:
         self._waiting: deque[bytes] = deque()
         self._waiting_octets = 0
         self._large = 0
-        self._bulk: BulkReader | None = socket.open_bulk(READ_SIZE) if isinstance(socket, BulkSocket) else None
+        self._bulk: BulkReader | None = _open_bulk(socket)
         self._in_bulk = False
         # The request for a dump whose end was not handed on yet; 0 while there is none.
         self._dump = 0
@@ -193,7 +195,18 @@ class Channel:
                     return True
             else:
                 self._accept(bytes(memoryview(self._buffer)[:length]), truncated, sender)
-        return many is not None and any(self._take_in(many.read()) for _ in range(MANY_READS))
+        return many is not None and any(self._read_many(many) for _ in range(MANY_READS))
+
+    def _read_many(self, bulk: BulkReader) -> bool:
+        """Read many at a time; whether nothing is left to read."""
+        if self._bulk is not bulk:
+            return False
+        try:
+            found = bulk.read()
+        except OSError as error:
+            self._do_without_bulk(error)
+            return False
+        return self._take_in(found)
 
     def _take_in(self, found: BulkRead) -> bool:
         """Queue what was read many at a time; whether nothing is left to read."""
@@ -207,7 +220,13 @@ class Channel:
             self._large += sum(len(data) >= LARGE for data in found.datagrams)
             self._waiting.extend(found.datagrams)
             self._waiting_octets += octets
-        return bool(found.error) and self._note_error(OSError(found.error, os.strerror(found.error)))
+        if not found.error:
+            return False
+        error = OSError(found.error, os.strerror(found.error))
+        if found.error in _NO_SUCH_CALL:
+            self._do_without_bulk(error)
+            return False
+        return self._note_error(error)
 
     def _accept(self, data: bytes, truncated: bool, sender: int) -> None:
         """Queue a datagram, if the kernel sent it and it is whole."""
@@ -259,12 +278,17 @@ class Channel:
         read = trio.Event()
         try:
             bulk.start(partial(self._end_bulk_read, read))
-        except RuntimeError as error:
-            log.warning("long dumps hold up the loop: %s", error)
-            bulk.close()
-            self._bulk, self._in_bulk = None, False
+        except (OSError, RuntimeError) as error:
+            self._do_without_bulk(error)
         else:
             self._read, self._in_bulk = read, True
+
+    def _do_without_bulk(self, error: Exception) -> None:
+        """Read one datagram at a time from now on."""
+        log.warning("long dumps hold up the loop: %s", error)
+        if self._bulk is not None:
+            self._bulk.close()
+        self._bulk, self._in_bulk = None, False
 
     def _end_bulk_read(self, read: trio.Event) -> None:
         """Queue what another thread has read; waits for it if need be."""
@@ -317,6 +341,14 @@ class Channel:
             self._read.set()  # who waits for it learns from the socket that it is closed
             self._read = None
         self._socket.close()
+
+
+def _open_bulk(socket: NetlinkSocket) -> BulkReader | None:
+    try:
+        return socket.open_bulk(READ_SIZE) if isinstance(socket, BulkSocket) else None
+    except OSError as error:  # no descriptor is left: one at a time will do
+        log.warning("long dumps hold up the loop: %s", error)
+        return None
 
 
 def _ends_a_dump(data: bytes) -> bool:

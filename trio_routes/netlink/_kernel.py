@@ -79,7 +79,7 @@ class BulkReader(Protocol):
     """Reads many datagrams at once, in the loop or elsewhere; never in both at a time."""
 
     def read(self) -> BulkRead:
-        """Read what is waiting, up to some hundreds; never blocks."""
+        """Read what is waiting, up to some hundreds; never blocks. Raises OSError where there is no memory for it."""
         ...
 
     def start(self, done: Callable[[], None]) -> None:
@@ -87,6 +87,7 @@ class BulkReader(Protocol):
 
         Raises:
           RuntimeError: There is no thread to be had.
+          OSError: There is no memory for it.
         """
         ...
 
