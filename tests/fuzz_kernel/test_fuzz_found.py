@@ -88,6 +88,16 @@ async def test_no_ipv6_route_leads_over_a_link_of_too_small_an_mtu() -> None:
     )
 
 
+async def test_a_route_over_a_link_of_too_small_an_mtu_hides_the_rest_of_its_table() -> None:
+    replay(
+        ("-6 nexthop add id 8 via 2001:db8:0::1 dev d0",),
+        ("-6 rule add pref 300 to 2001:db8:f::/48 lookup 1000",),
+        ("-6 route append 2001:db8:1::/64 table main metric 20 nhid 8",),  # preferred to the link's own, by d1
+        ("link set d0 mtu 1200",),
+        ("-6 rule add pref 40000 lookup 1000", "-6 route add 2001:db8:1::/64 table 1000 via 2001:db8:2::1 dev d2"),
+    )
+
+
 async def test_the_host_s_own_ipv6_addresses_are_there_without_carrier() -> None:
     replay(
         ("-6 rule add pref 100 blackhole",),

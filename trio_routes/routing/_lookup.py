@@ -97,7 +97,7 @@ def _by_rules(state: State, query: Query, generation: int, trace: Trace | None) 
         at += 1
         if step.only_leads and trace is None:
             answer = search(state, step.rule.table, query)
-            if answer is not None and answer.body.type != RTN_THROW:
+            if answer is not None and not answer.leads_nowhere:
                 return _resolution(state, query, answer, step.rule, generation)
             continue
         if step.conditional and not _applies(state, step, query, trace):
@@ -148,18 +148,27 @@ def _in_table(state: State, step: Step, query: Query, trace: Trace | None) -> An
     search = search_ipv4 if query.family == AF_INET else search_ipv6
     answer = search(state, table, query, trace)
     # Errors are never suppressed: fib_rules_lookup() asks for it only on success.
-    if answer is not None and step.filters and answer.reject is None and answer.body.type != RTN_THROW:
+    if answer is not None and step.filters and answer.reject is None and not answer.leads_nowhere:
         answer = _filtered(state, rule, query, answer, trace)
     elif answer is None and trace is not None:
         trace.leaves(rule, Why.EMPTY)
     if answer is None:
         return None
-    throws = answer.body.type == RTN_THROW
     if trace is not None:
+        _note_answer(trace, rule, answer)
+    return None if answer.leads_nowhere else answer
+
+
+def _note_answer(trace: Trace, rule: Rule, answer: Answer) -> None:
+    if not answer.leads_nowhere:
         why = Why.REJECTS if answer.reject else Why.ANSWERS
-        trace.route(answer.body, answer.prefix, Why.THROW if throws else why)
-        trace.leaves(rule, Why.EMPTY if throws else why)
-    return None if throws else answer
+        trace.route(answer.body, answer.prefix, why)
+        trace.leaves(rule, why)
+    elif answer.body.type == RTN_THROW:
+        trace.route(answer.body, answer.prefix, Why.THROW)
+        trace.leaves(rule, Why.EMPTY)
+    else:  # what is wrong with its next hops was noted already
+        trace.leaves(rule, Why.NONE_ANSWERS)
 
 
 def _filtered(state: State, rule: Rule, query: Query, answer: Answer, trace: Trace | None) -> Answer | None:

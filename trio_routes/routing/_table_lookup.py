@@ -44,7 +44,7 @@ class Answer(NamedTuple):
     Attributes:
       body: The route.
       prefix: Its destination, as an integer.
-      hops: Its usable next hops; () where it rejects.
+      hops: Its usable next hops; () where it rejects, or leads nowhere: then the next rule is asked.
       multipath: Whether the kernel chooses among several.
       reject: How it rejects, if it does.
     """
@@ -54,6 +54,11 @@ class Answer(NamedTuple):
     hops: tuple[NextHop, ...] = ()
     multipath: bool = False
     reject: Outcome | None = None
+
+    @property
+    def leads_nowhere(self) -> bool:
+        """Whether it ends the search of this table, and no more: a throw, or see `_best_ipv6`."""
+        return self.body.type == RTN_THROW or (not self.hops and self.reject is None)
 
 
 # ---- IPv4 ----------------------------------------------------------------------------------------
@@ -254,11 +259,14 @@ def _best_ipv6(
         reject = _REJECTS.get(body.type)
         # A reject has the loopback as its next hop, and is scored like the others.
         if not usable and (hops or (reject is None and body.type != RTN_THROW)):
+            whys = [_unusable_ipv6(state, body, hop, query) for hop in hops]
             if trace is not None:
-                whys = [_unusable_ipv6(state, body, hop, query) for hop in hops]
                 trace.route(body, prefix, *_why_none(hops, whys, trace))
-            continue
-        score = _score(body, usable, query)
+            if not body.nexthop_id or Why.NO_IPV6 not in whys:
+                continue
+            # The kernel chooses such a route as any other; then it finds no IPv6 on the link, and does not look for
+            # another one in the table, but goes on with the next rule (__fib6_rule_action).
+        score = _score(body, usable or hops, query)
         if score > best_score:
             _note_best(trace, best, prefix)
             best_score = score
