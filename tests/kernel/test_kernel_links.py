@@ -10,6 +10,7 @@ import trio
 from tests.kernel._world import HOST_LENGTH, PUBLIC, SOON, next_of, open_world
 from tests.lab.waiting import until
 from trio_routes import (
+    AddressAdded,
     ConnectionLost,
     ConnectionRecovered,
     ConnectionRerouted,
@@ -64,7 +65,9 @@ async def test_a_deleted_address_closes_its_connections_and_no_others_of_the_lin
     async with open_world(lab, family) as world:
         await world.add_healthy()
         other = {4: "10.0.1.77", 6: "2001:db8:1::77"}[family]
-        world.net.wlan0.add_address(f"{other}/{HOST_LENGTH[family]}")
+        with trio.fail_after(SOON), world.pt.subscribe(AddressAdded) as events:
+            world.net.wlan0.add_address(f"{other}/{HOST_LENGTH[family]}")
+            await events.receive()  # the kernel tells of an IPv6 address from a work queue, when it comes to that
         await world.applied()
         gone = await world.connect(local_address=other)
         stays = await world.connect(local_address=world.net.wlan0_addresses[family])
