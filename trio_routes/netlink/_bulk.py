@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 # Datagrams of a read in the loop, some 0.4 ms. For short ones: they are apart by as much as the longest may have.
 _HERE: Final = 256
-# Datagrams of a read in the thread: at first few, since the loop has nothing to do until it ends; then each time twice as many, up to
-# some 17 000 routes, of which the kernel needs 6 to 12 ms: so long that 0.3 ms for the change does not count.
+# Datagrams of a read in the thread: at first few, since the loop has nothing to do until it ends; then each time twice as
+# many, up to some 17 000 routes, for which the kernel needs 6 to 12 ms: so long that 0.3 ms for the change does not count.
 _FIRST: Final = 8
 _ELSEWHERE: Final = 32
 # Seconds that `start` waits for the thread at most: on a busy machine there may be no core for it.

@@ -1,7 +1,7 @@
 """recvmmsg(2): many datagrams by one system call, by way of ctypes, which lets go of Python's lock meanwhile.
 
-What one recvmsg_into() costs is mostly Python's own: a notification read by it takes 2.4 µs, of which the kernel's
-part is 1.1. Read by the hundred and cut by Structs, as is done here, it takes 1.6.
+A notification read by recvmsg_into() takes 2.4 µs, of which the kernel's part is 1.1; read by the hundred and cut by
+Structs, the kernel's part and 0.4. (With the datagrams in the caches; while another process sends them, some 3.5 µs.)
 """
 
 from __future__ import annotations
